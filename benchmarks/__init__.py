@@ -1,0 +1,1 @@
+"""Benchmarks: seeded inputs, peers that do the same work, and paired runs."""

@@ -1,0 +1,1 @@
+"""The backfill against DuckDB, chDB and a per-element Beam pipeline."""

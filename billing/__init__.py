@@ -1,0 +1,1 @@
+"""What a bill is: prices, rounding, lines and invoices. Pure; no Beam."""

@@ -1,0 +1,191 @@
+"""The invoice and its lines: immutable, and written as the JSON of `beammeter bill`.
+
+Sums of the header are computed from the lines, so they cannot disagree:
+`total = subtotal - discount - credit + tax` and `due = total - prepaid`. Amounts
+in the JSON are strings with exactly the currency's decimals, quantities are in
+plain notation, times in RFC 3339 UTC, dates in ISO 8601; null where nothing
+applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal
+
+from billing.money import add_amounts, decimal_text, format_amount, format_price
+from meters.currencies import currency_exponent
+from meters.numbers import plain
+from meters.scalars import parse_json
+from meters.timestamps import format_instant
+
+Kind = Literal["invoice", "credit_note", "debit_note"]
+Status = Literal["draft", "preview", "held", "finalized", "quote"]
+
+NO_GROUP = "{}"
+"""The group of a line that merges all groups of its meter, or has no meter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One charge of one segment (and of one group where the price depends on it).
+
+    `group` is canonical JSON text. `quantity` is the meter's value over the
+    service span before included units (1 for a fee). `unit_amount` is given where
+    every unit has one price. `amount_exact` is the amount before rounding, in the
+    units of the currency. `discount`, `credit` and `tax` are amounts of the
+    currency. `revision` is the highest revision of the usage that was billed, 0
+    for a fee.
+    """
+
+    line_id: str
+    subscription: str | None
+    charge: str
+    plan_version: str | None
+    meter: str | None
+    group: str
+    service_start: datetime | None
+    service_end: datetime | None
+    quantity: Decimal
+    unit_amount: Decimal | None
+    amount_exact: Fraction
+    amount: Decimal
+    description: str
+    revision: int = 0
+    discount: Decimal = Decimal(0)
+    credit: Decimal = Decimal(0)
+    tax_code: str | None = None
+    tax_rate: Decimal | None = None
+    tax: Decimal = Decimal(0)
+
+    def to_dict(self, exponent: int) -> dict[str, object]:
+        """The line as in the JSON of `bill`; `exponent`: decimals of the currency.
+
+        Fractional numbers in `group` are `Decimal`, so that none becomes a float.
+        """
+        return {
+            "line_id": self.line_id,
+            "subscription": self.subscription,
+            "charge": self.charge,
+            "plan_version": self.plan_version,
+            "meter": self.meter,
+            "group": parse_json(self.group),
+            "service_start": _instant(self.service_start),
+            "service_end": _instant(self.service_end),
+            "description": self.description,
+            "quantity": plain(self.quantity),
+            "unit_amount": (
+                None if self.unit_amount is None else format_price(self.unit_amount, exponent)
+            ),
+            "amount_exact": decimal_text(self.amount_exact),
+            "amount": format_amount(self.amount, exponent),
+            "discount": format_amount(self.discount, exponent),
+            "credit": format_amount(self.credit, exponent),
+            "tax_code": self.tax_code,
+            "tax_rate": None if self.tax_rate is None else plain(self.tax_rate),
+            "tax": format_amount(self.tax, exponent),
+            "revision": self.revision,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """One document: a header and its lines, in one currency.
+
+    `period_start` and `period_end` are half-open UTC instants, null on a quote.
+    `number`, `issuer`, `issue_date` and `due_date` come with finalization.
+    `prepaid` is what paid credits cover. `hold_reason` says why a held invoice
+    was not finalized.
+    """
+
+    invoice_id: str
+    tenant: str
+    kind: Kind
+    status: Status
+    customer: str | None
+    subscription: str | None
+    currency: str
+    billing_date: datetime | None
+    sequence: int
+    period_start: datetime | None
+    period_end: datetime | None
+    lines: tuple[Line, ...]
+    catalog_hash: str | None = None
+    number: str | None = None
+    issuer: str | None = None
+    issue_date: date | None = None
+    due_date: date | None = None
+    hold_reason: str | None = None
+    prepaid: Decimal = Decimal(0)
+
+    @property
+    def subtotal(self) -> Decimal:
+        """The sum of the lines' amounts, before discounts, credits and tax."""
+        return self._sum(line.amount for line in self.lines)
+
+    @property
+    def discount(self) -> Decimal:
+        """What coupons take off."""
+        return self._sum(line.discount for line in self.lines)
+
+    @property
+    def credit(self) -> Decimal:
+        """What promotional credits take off."""
+        return self._sum(line.credit for line in self.lines)
+
+    @property
+    def tax(self) -> Decimal:
+        """Tax on the net sum."""
+        return self._sum(line.tax for line in self.lines)
+
+    @property
+    def total(self) -> Decimal:
+        """`subtotal - discount - credit + tax`."""
+        return self._sum(
+            (self.subtotal, self.discount.copy_negate(), self.credit.copy_negate(), self.tax)
+        )
+
+    @property
+    def due(self) -> Decimal:
+        """What is left to pay: `total - prepaid`."""
+        return self._sum((self.total, self.prepaid.copy_negate()))
+
+    def to_dict(self) -> dict[str, object]:
+        """The invoice as in the JSON of `bill`."""
+        exponent = currency_exponent(self.currency)
+        return {
+            "invoice_id": self.invoice_id,
+            "kind": self.kind,
+            "status": self.status,
+            "hold_reason": self.hold_reason,
+            "number": self.number,
+            "issuer": self.issuer,
+            "customer": self.customer,
+            "subscription": self.subscription,
+            "currency": self.currency,
+            "billing_date": _instant(self.billing_date),
+            "sequence": self.sequence,
+            "period_start": _instant(self.period_start),
+            "period_end": _instant(self.period_end),
+            "issue_date": None if self.issue_date is None else self.issue_date.isoformat(),
+            "due_date": None if self.due_date is None else self.due_date.isoformat(),
+            "catalog_hash": self.catalog_hash,
+            "lines": [line.to_dict(exponent) for line in self.lines],
+            "subtotal": format_amount(self.subtotal, exponent),
+            "discount": format_amount(self.discount, exponent),
+            "credit": format_amount(self.credit, exponent),
+            "tax": format_amount(self.tax, exponent),
+            "total": format_amount(self.total, exponent),
+            "prepaid": format_amount(self.prepaid, exponent),
+            "due": format_amount(self.due, exponent),
+        }
+
+    def _sum(self, amounts: Iterable[Decimal]) -> Decimal:
+        return add_amounts(amounts, currency_exponent(self.currency))
+
+
+def _instant(instant: datetime | None) -> str | None:
+    return None if instant is None else format_instant(instant)

@@ -1,0 +1,131 @@
+"""Money: exact until it is rounded, and how it is written.
+
+    exact Fraction --round_amount--> Decimal with the currency's decimals --format_amount--> text
+
+Rounding is half away from zero (2.5 -> 3, -2.5 -> -3), to the minor unit of the
+currency: `exponent` is its number of decimals (`meters.currencies`). The default
+context of `decimal`, which rounds sums at 28 digits without a word, is never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Context, Decimal, Inexact
+from fractions import Fraction
+from functools import reduce
+
+from meters.numbers import plain
+
+EXACT_DIGITS = 30
+"""Significant digits of an exact amount that no decimal can write in full."""
+
+_EXACT = Context(prec=200, traps=[Inexact])
+
+
+def minor_units(exact: Fraction, exponent: int) -> int:
+    """`exact` in minor units (cents), rounded half away from zero."""
+    scaled: Fraction = exact * 10**exponent
+    units, rest = divmod(abs(scaled.numerator), scaled.denominator)
+    if 2 * rest >= scaled.denominator:
+        units += 1
+    return -units if scaled < 0 else units
+
+
+def from_minor_units(units: int, exponent: int) -> Decimal:
+    """The amount of so many minor units, with exactly `exponent` decimals."""
+    return Decimal(f"{units}E-{exponent}")
+
+
+def round_amount(exact: Fraction, exponent: int) -> Decimal:
+    """`exact` rounded half away from zero to `exponent` decimals."""
+    return from_minor_units(minor_units(exact, exponent), exponent)
+
+
+def add_amounts(amounts: Iterable[Decimal], exponent: int) -> Decimal:
+    """The sum of rounded amounts of one currency: exact, or `decimal.Inexact` is raised."""
+    return reduce(_EXACT.add, amounts, from_minor_units(0, exponent))
+
+
+def format_amount(amount: Decimal, exponent: int) -> str:
+    """The amount with exactly the currency's decimals: `12.30`, JPY `12`, KWD `1.234`.
+
+    Raises ValueError where `amount` has digits below the minor unit: rounding is
+    a step of its own and happens once.
+    """
+    exact = Fraction(amount)
+    units = exact * 10**exponent
+    if units.denominator != 1:
+        raise ValueError(f"amount must have at most {exponent} decimals (got {amount})")
+    return _fixed(units.numerator, exponent)
+
+
+def format_price(price: Decimal, exponent: int) -> str:
+    """A price in full, with at least the currency's decimals: `49.00`, `0.002`."""
+    text = plain(price)
+    decimals = len(text.partition(".")[2])
+    return text if decimals >= exponent else format_amount(price, exponent)
+
+
+def decimal_text(exact: Fraction) -> str:
+    """A Fraction in plain notation: in full where a decimal can write it.
+
+    Otherwise (thirds, sevenths ...) the text is cut, not rounded, after
+    `EXACT_DIGITS` significant digits. So rounding the text to a minor unit gives
+    the same amount as rounding the Fraction.
+    """
+    places = _decimal_places(exact.denominator)
+    if places is None:
+        magnitude = abs(exact)
+        leading = len(str(int(magnitude))) if magnitude >= 1 else -_leading_zeros(magnitude)
+        places = max(EXACT_DIGITS - leading, 0)
+    scaled = abs(exact.numerator) * 10**places // exact.denominator
+    text = _fixed(-scaled if exact < 0 else scaled, places)
+    return text.rstrip("0").rstrip(".") if places else text
+
+
+def spread(units: int, weights: Sequence[Fraction]) -> list[int]:
+    """`units` minor units over `weights` by largest remainder; the sum is `units`.
+
+    Ties go to the earlier weight, so the caller brings the weights in a stable
+    order (subscription, order of the charge, group), never in input order.
+    Raises ValueError where a weight is negative or where units cannot be spread
+    because no weight is above 0.
+    """
+    total = sum(weights, Fraction())
+    if any(weight < 0 for weight in weights):
+        raise ValueError(f"weights must not be negative (got {min(weights)})")
+    if total == 0:
+        if units:
+            raise ValueError(f"weights must have a sum above 0 to spread {units} (got 0)")
+        return [0] * len(weights)
+    sign = -1 if units < 0 else 1
+    shares = [abs(units) * weight / total for weight in weights]
+    parts = [int(share) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: (parts[i] - shares[i], i))
+    for index in by_remainder[: abs(units) - sum(parts)]:
+        parts[index] += 1
+    return [sign * part for part in parts]
+
+
+def _fixed(units: int, places: int) -> str:
+    digits = str(abs(units)).rjust(places + 1, "0")
+    text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
+    return f"-{text}" if units < 0 else text
+
+
+def _decimal_places(denominator: int) -> int | None:
+    """How many decimals 1/denominator has; None where they never end."""
+    twos = (denominator & -denominator).bit_length() - 1
+    rest, fives = denominator >> twos, 0
+    while rest % 5 == 0:
+        rest //= 5
+        fives += 1
+    return max(twos, fives) if rest == 1 else None
+
+
+def _leading_zeros(fraction: Fraction) -> int:
+    """Zeros between the point and the first digit of a positive Fraction below 1."""
+    zeros = max(len(str(fraction.denominator)) - len(str(fraction.numerator)) - 1, 0)
+    while fraction * 10 ** (zeros + 1) < 1:
+        zeros += 1
+    return zeros

@@ -1,0 +1,142 @@
+"""Invoice slots: which invoices a subscription has until an instant, without amounts.
+
+    subscription, plan --due--> slots --build_invoice (with usage)--> invoices
+
+A subscription is billed at the end of each of its periods, and at its start where
+it has fees in advance:
+
+    start           end of period 1        end of period 2        (cut by the end)
+      |---------------------|----------------------|---------------|
+    advance fees 1   usage and arrears 1     usage and arrears 2    usage and arrears 3
+                     advance fees 2          advance fees 3
+
+There is one slot for each (tenant, customer, currency, billing group, billing
+date, sequence); the invoice id is the hash of these, so it is the same in every
+run. The billing group is the subscription.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from meters.catalog import Customer, Fee, Plan, Subscription
+from meters.periods import Periods, Span
+from meters.scalars import canonical_json
+from meters.timestamps import format_instant
+
+ID_DIGITS = 32
+"""Hexadecimal digits of the SHA-256 hash in an id (128 bits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A span that is rated as one, and the whole period that it is part of.
+
+    Both are half-open spans of UTC instants. `part` is shorter than `whole` where
+    the subscription ends within the period; that is what proration is about.
+    """
+
+    part: Span
+    whole: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One invoice to be.
+
+    `period_start` and `period_end` are the header's (equal on the invoice at the
+    start). `arrears` is the segment whose usage and fees in arrears are billed,
+    `advance` the one whose fees are billed in advance; None where there is none.
+    """
+
+    customer: str
+    subscription: str
+    plan: str
+    currency: str
+    time_zone: str
+    billing_date: datetime
+    period_start: datetime
+    period_end: datetime
+    arrears: Segment | None
+    advance: Segment | None
+    sequence: int = 0
+
+    def invoice_id(self, tenant: str) -> str:
+        """The id of this invoice, whenever and wherever it is built."""
+        return hashed_id(
+            "inv",
+            tenant,
+            self.customer,
+            self.currency,
+            f"subscription:{self.subscription}",
+            format_instant(self.billing_date),
+            self.sequence,
+        )
+
+
+def hashed_id(prefix: str, *key: str | int | None) -> str:
+    """`prefix_` and the first 128 bits of SHA-256 over the key as a canonical JSON list.
+
+    JSON keeps the parts of the key apart, whatever characters they hold.
+    """
+    digest = hashlib.sha256(canonical_json([prefix, *key]).encode()).hexdigest()
+    return f"{prefix}_{digest[:ID_DIGITS]}"
+
+
+def due(subscription: Subscription, plan: Plan, customer: Customer, as_of: datetime) -> list[Slot]:
+    """The invoices of a subscription with a billing date at or before `as_of`, in order.
+
+    A period is due once it has ended, usage or none. Fees in advance stand on the
+    invoice of the period that ends where their own starts, the first ones on an
+    invoice at the start; there are none for a period that would start at or after
+    the end of the subscription. A slot without any charge is left out: nothing
+    would stand on it.
+    """
+    return [slot for slot in _slots(subscription, plan, customer, as_of) if _bills(slot, plan)]
+
+
+def _slots(
+    subscription: Subscription, plan: Plan, customer: Customer, as_of: datetime
+) -> Iterator[Slot]:
+    segments = _segments(subscription, plan, customer)
+    period_start = billing_date = subscription.start
+    arrears: Segment | None = None
+    while billing_date <= as_of:
+        advance = next(segments, None)
+        yield Slot(
+            customer=customer.id,
+            subscription=subscription.id,
+            plan=plan.id,
+            currency=plan.currency,
+            time_zone=customer.time_zone,
+            billing_date=billing_date,
+            period_start=period_start,
+            period_end=billing_date,
+            arrears=arrears,
+            advance=advance,
+        )
+        if advance is None:
+            return
+        arrears, period_start, billing_date = advance, billing_date, advance.part.end
+
+
+def _segments(subscription: Subscription, plan: Plan, customer: Customer) -> Iterator[Segment]:
+    """The periods of the subscription, each beside what it would be without an end."""
+    start, end = subscription.start, subscription.end
+    for whole in Periods(start, customer.time_zone, plan.period).starting_from(start):
+        if end is not None and whole.start >= end:
+            return
+        part = whole if end is None or whole.end <= end else Span(whole.start, end)
+        yield Segment(part, whole)
+
+
+def _bills(slot: Slot, plan: Plan) -> bool:
+    return any(
+        slot.advance is not None
+        if isinstance(charge, Fee) and charge.when == "advance"
+        else slot.arrears is not None
+        for charge in plan.charges
+    )

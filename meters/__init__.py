@@ -1,0 +1,1 @@
+"""What usage is: events, meters, aggregators, buckets and the catalog. Pure; no Beam."""

@@ -1,0 +1,177 @@
+"""The values of a catalog: amounts, instants, zones, currencies and filter values.
+
+Each is a pydantic type whose errors read "must be X (got Y)". Money and numbers are
+exact decimals; binary floats are refused, since their text is lost before anyone can
+read it, and so are unquoted YAML decimals, which most tools rewrite as floats.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from difflib import get_close_matches
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+
+from meters.currencies import currency_exponent
+from meters.errors import Rejected
+from meters.expressions import Expression
+from meters.numbers import LIMIT, NUMBER_PATTERN, PLACES
+from meters.scalars import Scalar
+from meters.timestamps import EXPECTED as EXPECTED_TIME
+from meters.timestamps import format_instant, parse_timestamp
+from meters.zones import zone_info
+
+MAX_AMOUNT_PLACES = 20
+"""Prices may be finer than measured numbers: USD 0.023 a gibibyte is 2.1e-11 a byte."""
+
+FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(2300, 1, 1, tzinfo=UTC)
+"""Instants stay below this: ClickHouse's DateTime64 ends with the year 2299."""
+
+RESERVED_EVENTS = "beammeter."
+"""Events of this prefix steer Beammeter (`beammeter.void`) and are not metered."""
+
+_DECIMAL = re.compile(NUMBER_PATTERN)
+_NOT_ZONES = {"Factory", "localtime", "posixrules"}
+
+
+class Unquoted:
+    """A decimal that stands unquoted in YAML, by its text: no amount, but a filter value."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Misfit(ValueError):
+    """Values that are fine one by one but not together.
+
+    Carries every conflict as (path below the model, message), so that the loader can
+    point at the value that has to change.
+    """
+
+    def __init__(self, conflicts: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        self.conflicts = tuple(conflicts)
+        super().__init__("; ".join(message for _, message in conflicts))
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, Unquoted | float):
+        raise ValueError(f'must be in quotes, "{value!r}", to stay exact (got {value!r} without)')
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise ValueError(f'must be a decimal such as "0.002" (got {_shown(value)})')
+    text = str(value)
+    if _DECIMAL.fullmatch(text) is None:
+        raise ValueError(f'must be a decimal such as "0.002" (got {_shown(value)})')
+    number = Decimal(text)
+    exponent = number.as_tuple().exponent
+    if number.adjusted() >= 15 or not isinstance(exponent, int):
+        raise ValueError(f"must have a magnitude below {LIMIT} (got {_shown(text)})")
+    if exponent < -MAX_AMOUNT_PLACES:
+        raise ValueError(f"must have at most {MAX_AMOUNT_PLACES} decimals (got {_shown(text)})")
+    return number
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _not_negative(value: Decimal) -> Decimal:
+    if value < 0:
+        raise ValueError(f"must not be negative (got {value})")
+    return value
+
+
+def _positive(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise ValueError(f"must be greater than 0 (got {value})")
+    return value
+
+
+def _instant(value: object) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = parse_timestamp(value)
+        except Rejected:
+            raise ValueError(f"must be {EXPECTED_TIME} (got {_shown(value)})") from None
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError(f"must be {EXPECTED_TIME} (got {_shown(value)})")
+    instant = value.astimezone(UTC)
+    if instant < FIRST_INSTANT:
+        raise ValueError(f"must not be before 1970 (got {format_instant(instant)})")
+    if instant >= END_OF_TIME:
+        raise ValueError(f"must be before the year 2300 (got {format_instant(instant)})")
+    return instant
+
+
+def _zone(value: str) -> str:
+    try:
+        zone_info(value)
+    except ValueError:
+        known = False
+    else:
+        # right/ counts leap seconds, and localtime is whatever the machine says.
+        known = value not in _NOT_ZONES and not value.startswith(("posix/", "right/"))
+    if not known:
+        close = get_close_matches(value, available_timezones() - _NOT_ZONES, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"must be an IANA time zone such as Europe/Berlin (got {_shown(value)}{hint})"
+        )
+    return value
+
+
+def _currency(value: str) -> str:
+    currency_exponent(value)
+    return value
+
+
+def _expression(value: str) -> str:
+    Expression(value)
+    return value
+
+
+def _event_name(value: str) -> str:
+    if value.startswith(RESERVED_EVENTS):
+        raise ValueError(
+            f"must not begin with {RESERVED_EVENTS!r}, which is reserved (got {value!r})"
+        )
+    return value
+
+
+def _filter_value(value: object) -> Scalar:
+    if isinstance(value, Unquoted):
+        if _DECIMAL.fullmatch(value.text) is None:
+            raise ValueError(f"must be a plain decimal or quoted text (got {value.text})")
+        value = Decimal(value.text)
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        number = Decimal(value)
+        exponent = number.as_tuple().exponent
+        if not isinstance(exponent, int) or number.adjusted() >= 15:
+            raise ValueError(f"must have a magnitude below {LIMIT} (got {_shown(value)})")
+        if exponent < -PLACES:
+            raise ValueError(f"must have at most {PLACES} decimals, as events have (got {number})")
+        return value
+    if value is None or isinstance(value, str | bool):
+        return value
+    raise ValueError(f"must be text, a number, true, false or null (got {_shown(value)})")
+
+
+Amount = Annotated[Decimal, BeforeValidator(_decimal)]
+NonNegative = Annotated[Amount, AfterValidator(_not_negative)]
+Positive = Annotated[Amount, AfterValidator(_positive)]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
+Zone = Annotated[str, AfterValidator(_zone)]
+Currency = Annotated[str, AfterValidator(_currency)]
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+EventName = Annotated[Id, AfterValidator(_event_name)]
+CelText = Annotated[str, Field(min_length=1), AfterValidator(_expression)]
+FilterValue = Annotated[str | int | Decimal | bool | None, PlainValidator(_filter_value)]

@@ -1,0 +1,91 @@
+"""The event: its Arrow schema, its identity and its content.
+
+Identity is (tenant, customer, event_id), whatever the timestamp or the content.
+`identity_hash` is the 128-bit XXH3 of the event_id's UTF-8 bytes and is only ever
+compared within one customer. `content_hash` covers what the sender said: name,
+subscription, source, timestamp and the text of the properties, but neither the
+time of receipt nor anything that the API filled in.
+
+XXH3 is no cryptographic hash. Whoever could forge a collision of two event ids of
+one customer could as well send the same id twice: the effect is the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import pyarrow as pa
+import xxhash
+
+HASH_BYTES = 16
+HASH = pa.binary(HASH_BYTES)
+INSTANT = pa.timestamp("us", tz="UTC")
+
+EVENT_SCHEMA = pa.schema(
+    [
+        pa.field("tenant_id", pa.string(), nullable=False),
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("event_name", pa.string(), nullable=False),
+        pa.field("external_customer_id", pa.string(), nullable=False),
+        pa.field("external_subscription_id", pa.string()),
+        pa.field("timestamp", INSTANT, nullable=False),
+        pa.field("ingested_at", INSTANT, nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("properties", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("origin_row", pa.int64(), nullable=False),
+        pa.field("identity_hash", HASH, nullable=False),
+        pa.field("content_hash", HASH, nullable=False),
+    ]
+)
+"""Decoded events. `origin` is the file (or topic and partition), `origin_row` the
+row counted from 1 (or the offset)."""
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("tenant_id", pa.string(), nullable=False),
+        pa.field("origin", pa.string(), nullable=False),
+        pa.field("origin_row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("meter", pa.string(), nullable=False),
+        pa.field("field", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+        pa.field("event_id", pa.string(), nullable=False),
+        pa.field("external_customer_id", pa.string(), nullable=False),
+        pa.field("payload", pa.string(), nullable=False),
+    ]
+)
+"""What was refused, why and where it came from. `meter` is empty where the whole
+event was refused; ids are empty where they could not be read."""
+
+
+def hash128(values: Iterable[bytes]) -> list[bytes]:
+    """The 128-bit XXH3 of each value, big-endian."""
+    digest = xxhash.xxh3_128_digest
+    return [digest(value) for value in values]
+
+
+def identity_hash(event_id: str) -> bytes:
+    """The hash by which copies of one event of one customer are found."""
+    return xxhash.xxh3_128_digest(event_id.encode())
+
+
+def content_prefix(event_name: str, subscription: str | None, source: str | None) -> str:
+    """The part of the hashed content that precedes timestamp and properties.
+
+    JSON text of a list, so that no two different triples give the same prefix.
+    """
+    return json.dumps([event_name, subscription, source], ensure_ascii=False)
+
+
+def content_hash(
+    event_name: str,
+    subscription: str | None,
+    source: str | None,
+    timestamp: int,
+    properties: str,
+) -> bytes:
+    """The hash of what the sender said; `timestamp` in microseconds."""
+    prefix = content_prefix(event_name, subscription, source)
+    return xxhash.xxh3_128_digest(f"{prefix}{timestamp}{properties}".encode())

@@ -1,0 +1,264 @@
+"""Measuring: deduplicated slim events become partial usage, and partials merge.
+
+    slim events --attribute, bucket, group--> cells --merge--> cells --> usage rows
+
+A cell is one (customer, subscription, bucket, group). Meters that look at the same
+events in the same way (event name, filters, group_by, attribution) form a family and
+share their cells, so that six aggregations of one event cost one pass. Cells of
+different shards merge by the columnar algebra of `meters.aggregators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import polars as pl
+
+from meters.aggregators import check_sums, merge_fields, partial
+from meters.attribution import Attribution
+from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
+from meters.catalog import Catalog, Meter, Subscription
+from meters.periods import Periods
+from meters.projection import applies, counts, event_names, index_of, value_column
+from meters.zones import LEAST_US, MOST_US, Int64s
+
+CELL = ["customer", "subscription", "bucket_start"]
+
+Segment = tuple[int, int, int, int]
+Int32s = np.ndarray[tuple[int], np.dtype[np.int32]]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Partial usage of one family: `rows`, one a cell, and the distinct `values`.
+
+    `rows` has `CELL` (indexes into the catalog; subscription -1 where there is
+    none), bucket_end, the group columns and `<field>:<index of the meter>`.
+    `values` has `CELL`, the group columns, `meter` and `value_hash`.
+    """
+
+    family: int
+    rows: pl.DataFrame
+    values: pl.DataFrame | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one shard of deduplicated events amounts to.
+
+    `meter_errors` counts the values that were refused, `unattributed` the events of
+    unknown customers.
+    """
+
+    cells: list[Cells]
+    meter_errors: int
+    unattributed: int
+
+
+@dataclass
+class Family:
+    """Meters that share their cells, by their index in the catalog."""
+
+    members: list[int]
+    groups: list[str]
+    subscribed: list[Segment]
+    """Attribution: (customer, from, until, subscription), as segments."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The slim columns of the groups, in the order of the group's canonical text."""
+        return [f"j:{name}" for name in self.groups]
+
+
+@dataclass
+class Measurement:
+    """The meters of a catalog, prepared for columns. Picklable."""
+
+    catalog: Catalog
+    families: list[Family] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        catalog = self.catalog
+        self._names = {name: i for i, name in enumerate(event_names(catalog))}
+        self._customers = {c.id: i for i, c in enumerate(catalog.customers)}
+        self._subscriptions = {s.id: i for i, s in enumerate(catalog.subscriptions)}
+        self._owner_of = np.array(
+            [self._customers[s.customer] for s in catalog.subscriptions], dtype=np.int32
+        )
+        self._odd = np.array([self._is_odd(s) for s in catalog.subscriptions], dtype=bool)
+        zones = sorted({c.time_zone for c in catalog.customers})
+        self._zones = zones
+        index = {zone: i for i, zone in enumerate(zones)}
+        self._zone_of = np.array([index[c.time_zone] for c in catalog.customers], dtype=np.int32)
+        self.families = self._build_families()
+
+    def __getstate__(self) -> Catalog:
+        return self.catalog
+
+    def __setstate__(self, catalog: Catalog) -> None:
+        self.__init__(catalog)  # type: ignore[misc]
+
+    def _build_families(self) -> list[Family]:
+        attribution = Attribution(self.catalog)
+        families: dict[object, Family] = {}
+        for index, meter in enumerate(self.catalog.meters):
+            segments = [
+                (position, start, until, self._subscriptions[subscription])
+                for customer, position in self._customers.items()
+                for start, until, subscription in attribution.segments(customer, meter.id)
+                if subscription is not None
+            ]
+            filters = tuple(sorted((k, tuple(sorted(v))) for k, v in meter.allowed.items()))
+            groups = tuple(sorted(meter.group_by))
+            key = (meter.event_name, filters, groups, tuple(segments))
+            family = families.setdefault(key, Family([], list(groups), segments))
+            family.members.append(index)
+        return list(families.values())
+
+    def measure(self, events: pl.DataFrame) -> Measured:
+        """Partial usage of deduplicated slim events."""
+        known = events.filter(pl.col("customer").is_not_null())
+        unattributed = events.height - known.height
+        errors = 0
+        cells: list[Cells] = []
+        located: dict[tuple[Segment, ...], pl.DataFrame] = {}
+        for number, family in enumerate(self.families):
+            first = self.catalog.meters[family.members[0]]
+            signature = tuple(family.subscribed)
+            if signature not in located:
+                located[signature] = self._locate(known, family)
+            rows = located[signature].filter(applies(first, self._names))
+            if rows.is_empty():
+                continue
+            for index in family.members:
+                refused = ~counts(self.catalog.meters[index])
+                errors += int(rows.select(refused.sum()).item())
+            cells.append(self._cells(rows, number))
+        return Measured(cells, errors, unattributed)
+
+    def _cells(self, rows: pl.DataFrame, number: int) -> Cells:
+        family = self.families[number]
+        groups = family.columns
+        first = self.catalog.meters[family.members[0]]
+        if groups:
+            scalar = counts(first.model_copy(update={"aggregation": "count"}))
+            rows = rows.filter(scalar)
+        fields = [pl.col("bucket_end").first()]
+        distinct: list[pl.DataFrame] = []
+        for index in family.members:
+            meter = self.catalog.meters[index]
+            fields += partial(meter.aggregation, value_column(meter), str(index))
+            if meter.aggregation == "unique_count":
+                distinct.append(_values(rows, groups, meter, index))
+        cells = rows.group_by([*CELL, *groups]).agg(fields)
+        return Cells(number, cells, pl.concat(distinct) if distinct else None)
+
+    def _locate(self, events: pl.DataFrame, family: Family) -> pl.DataFrame:
+        """Add subscription, bucket_start and bucket_end to each event."""
+        frame = events.with_columns(self._attribute(events, family.subscribed))
+        at = frame["timestamp"].to_numpy()
+        zone = self._zone_of[frame["customer"].to_numpy()] if frame.height else np.empty(0, int)
+        start = np.empty(len(at), dtype=np.int64)
+        end = np.empty(len(at), dtype=np.int64)
+        for index, name in enumerate(self._zones):
+            here = zone == index if len(self._zones) > 1 else slice(None)
+            start[here], end[here] = hours_columnar(at[here], name)
+        self._cut(frame["subscription"].to_numpy(), at, start, end)
+        return frame.with_columns(pl.Series("bucket_start", start), pl.Series("bucket_end", end))
+
+    def _attribute(self, events: pl.DataFrame, segments: list[Segment]) -> pl.Series:
+        """The subscription of each event by its index, -1 where there is none."""
+        customer, at = events["customer"].to_numpy(), events["timestamp"].to_numpy()
+        result = np.full(len(at), -1, dtype=np.int32)
+        timeline = np.array(sorted(segments), dtype=np.int64).reshape(-1, 4)
+        if len(timeline):
+            # (customer, time) as one number, by the rank of the time among the starts.
+            ranks = np.unique(timeline[:, 1])
+            width = len(ranks) + 1
+            begins = timeline[:, 0] * width + np.searchsorted(ranks, timeline[:, 1], "right")
+            wanted = customer.astype(np.int64) * width + np.searchsorted(ranks, at, "right")
+            found = timeline[np.maximum(np.searchsorted(begins, wanted, "right") - 1, 0)]
+            inside = (found[:, 0] == customer) & (found[:, 1] <= at) & (at < found[:, 2])
+            result = np.where(inside, found[:, 3], -1).astype(np.int32)
+        explicit = events["subscription"]
+        if explicit.null_count() < explicit.len():
+            named = index_of(explicit, self._subscriptions).fill_null(-1).to_numpy()
+            owner = np.append(self._owner_of, -1)[named]
+            named = np.where(owner == customer, named, -1)
+            result = np.where(explicit.is_not_null().to_numpy(), named, result)
+        return pl.Series("subscription", result, dtype=pl.Int32)
+
+    def _cut(self, subscription: Int32s, at: Int64s, start: Int64s, end: Int64s) -> None:
+        """Cut buckets at those period boundaries that do not fall on an hour."""
+        rows = np.flatnonzero(np.append(self._odd, False)[subscription])
+        if not len(rows):
+            return
+        rows = rows[np.argsort(subscription[rows], kind="stable")]
+        owners = subscription[rows]
+        for here in np.split(rows, np.flatnonzero(np.diff(owners)) + 1):
+            zone, periods = self.periods_of(int(subscription[here[0]]))
+            bounds = _odd_bounds(zone, periods, int(at[here].min()), int(at[here].max()))
+            before = np.searchsorted(bounds, at[here], side="right")
+            padded = np.concatenate([[LEAST_US], bounds, [MOST_US]])
+            start[here] = np.maximum(start[here], padded[before])
+            end[here] = np.minimum(end[here], padded[before + 1])
+
+    def _is_odd(self, subscription: Subscription) -> bool:
+        """Whether boundaries of its periods may fall within an hour."""
+        zone = ZoneInfo(self.catalog.customers_by_id[subscription.customer].time_zone)
+        bounds = [subscription.start, subscription.end or subscription.start]
+        local = [bound.astimezone(zone) for bound in bounds]
+        return any((x.minute, x.second, x.microsecond) != (0, 0, 0) for x in local)
+
+    def periods_of(self, subscription: int) -> tuple[str, Periods]:
+        """The time zone and the billing periods of a subscription, by its index."""
+        entry = self.catalog.subscriptions[subscription]
+        plan = self.catalog.plans_by_id[entry.plan]
+        zone = self.catalog.customers_by_id[entry.customer].time_zone
+        return zone, Periods(entry.start, zone, plan.period, entry.end)
+
+    def merge(self, parts: Sequence[Cells]) -> Cells:
+        """Partial usage of one family from several shards, together."""
+        if len(parts) == 1:
+            return parts[0]
+        family = self.families[parts[0].family]
+        fields = [pl.col("bucket_end").first()]
+        for index in family.members:
+            fields += merge_fields(self.catalog.meters[index].aggregation, str(index))
+        rows = (
+            pl.concat([part.rows for part in parts]).group_by([*CELL, *family.columns]).agg(fields)
+        )
+        check_sums(rows, *(f"events:{index}" for index in family.members))
+        values = [part.values for part in parts if part.values is not None]
+        return Cells(parts[0].family, rows, pl.concat(values).unique() if values else None)
+
+    def split(self, cells: Cells, shards: int) -> Iterator[tuple[int, Cells]]:
+        """The cells by shard of the customer, so that one key has one writer."""
+        if shards == 1:
+            yield 0, cells
+            return
+        for shard in range(shards):
+            mine = pl.col("customer") % shards == shard
+            rows = cells.rows.filter(mine)
+            if rows.height:
+                values = None if cells.values is None else cells.values.filter(mine)
+                yield shard, Cells(cells.family, rows, values)
+
+
+def _odd_bounds(zone: str, periods: Periods, first: int, last: int) -> Int64s:
+    us = bounds_columnar(periods, first - HOUR_US, last + HOUR_US)
+    starts, _ = hours_columnar(us, zone)
+    odd: Int64s = us[starts != us]
+    return odd
+
+
+def _values(rows: pl.DataFrame, groups: list[str], meter: Meter, index: int) -> pl.DataFrame:
+    return (
+        rows.select([*CELL, *groups, pl.col(value_column(meter) or "").alias("value_hash")])
+        .filter(pl.col("value_hash").is_not_null())
+        .unique()
+        .with_columns(pl.lit(index, pl.Int32).alias("meter"))
+    )

@@ -1,0 +1,421 @@
+"""Projection: from the JSON of the properties to the few typed columns that meters need.
+
+    events --parse the needed properties once--> slim columns --> deduplicate, measure
+
+Wide properties never travel: what is shuffled is one slim row an event, with the
+numbers, group values and distinct hashes that the catalog asks for. Parsing keeps
+the text of every number, so no value passes through a float.
+
+Slim columns: `customer` (index in the catalog, null for an unknown one, whose id is
+then in `unknown`), `event_name` (index), `subscription` (explicit id or null),
+`timestamp` and `ingested_at` (microseconds), `identity` and `identity_low` (the two
+halves of the identity hash), `content` (the first half of the content hash, in an
+order that compares as the bytes do), `event_id` (only where a meter needs it), and
+for each property `n:<name>` (number), `j:<name>` (canonical JSON scalar; null where
+missing or JSON null) or `h:<name>` (hash of the scalar). Expressions fill
+`n:=<meter>` and `h:=<meter>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from operator import attrgetter
+
+import msgspec
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from meters.aggregators import NUMBER
+from meters.catalog import Catalog, Meter
+from meters.decode import payload
+from meters.errors import Rejected
+from meters.event import QUARANTINE_SCHEMA, hash128
+from meters.expressions import Expression
+from meters.numbers import parse_number
+from meters.scalars import canonical_scalar, parse_json
+
+NOT_SCALAR = "a string, a number, true, false or null"
+NO_SCALAR = "!"
+"""Stands for a composite value: no JSON text equals it, so it meets no scalar."""
+
+_LINE_BREAK = ord("\n")
+_PLAIN_NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,12})?$"
+_CANONICAL = r'^(?:"[^"\\]*"|-?[1-9][0-9]{0,29}|0|true|false)$'
+
+
+@dataclass(frozen=True)
+class Projected:
+    """The slim columns of a batch, and what was refused on the way.
+
+    `broken` has the rows whose properties are no JSON object: they are no events.
+    `refused` has one row for each event and meter where the meter's value is
+    missing or invalid. Both are in `QUARANTINE_SCHEMA`. `valid` is None where all
+    events are valid, else a boolean mask.
+    """
+
+    slim: pl.DataFrame
+    broken: pa.Table
+    refused: pa.Table
+    valid: pa.Array | None
+
+
+def value_column(meter: Meter) -> str | None:
+    """The slim column that holds the meter's value; None for `count`."""
+    if meter.aggregation == "count":
+        return None
+    kind = "h" if meter.aggregation == "unique_count" else "n"
+    return f"{kind}:={meter.id}" if meter.expression is not None else f"{kind}:{meter.property}"
+
+
+@dataclass
+class Projection:
+    """What of the properties the meters of one catalog need. Picklable."""
+
+    catalog: Catalog
+    _columns: dict[str, set[str]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._columns = {"n": set(), "j": set(), "h": set()}
+        for meter in self.catalog.meters:
+            for name in (*meter.filters, *meter.group_by):
+                self._columns["j"].add(name)
+            if meter.property is not None and meter.aggregation != "count":
+                kind = "h" if meter.aggregation == "unique_count" else "n"
+                self._columns[kind].add(meter.property)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        names = sorted(set().union(*self._columns.values()))
+        self._fields = {name: f"p{index}" for index, name in enumerate(names)}
+        shape = msgspec.defstruct(
+            "Properties",
+            [
+                (slot, msgspec.Raw, msgspec.field(name=name, default=msgspec.Raw(b"")))
+                for name, slot in self._fields.items()
+            ],
+            gc=False,
+        )
+        self._decode: Callable[[bytes], object] = msgspec.json.Decoder(shape).decode
+        self._empty = shape()
+        self._customers = {c.id: index for index, c in enumerate(self.catalog.customers)}
+        self._names = {name: i for i, name in enumerate(event_names(self.catalog))}
+        self._expressions = [
+            (meter, Expression(meter.expression))
+            for meter in self.catalog.meters
+            if meter.expression is not None
+        ]
+        self._with_id = any(meter.aggregation == "latest" for meter in self.catalog.meters)
+
+    def __getstate__(self) -> Catalog:
+        return self.catalog
+
+    def __setstate__(self, catalog: Catalog) -> None:
+        self.__init__(catalog)  # type: ignore[misc]
+
+    def project(self, events: pa.Table, *, report: bool = True) -> Projected:
+        """Project one batch of `EVENT_SCHEMA`; with `report` off nothing goes to quarantine."""
+        texts = events.column("properties").cast(pa.binary()).to_pylist()
+        parsed, bad = self._parse(texts)
+        valid = None
+        broken = QUARANTINE_SCHEMA.empty_table()
+        if bad:
+            mask = np.ones(len(texts), dtype=bool)
+            mask[list(bad)] = False
+            broken = self._broken(events, bad)
+            valid = pa.array(mask)
+            events = events.filter(valid).combine_chunks()
+            parsed = [row for index, row in enumerate(parsed) if index not in bad]
+        columns = self._identity(events)
+        raws = {name: _raw_column(parsed, slot) for name, slot in self._fields.items()}
+        for name in sorted(self._columns["j"] | self._columns["h"]):
+            canonical = canonical_column(raws[name])
+            if name in self._columns["j"]:
+                columns.append(canonical.rename(f"j:{name}"))
+            if name in self._columns["h"]:
+                columns.append(_hash_column(canonical).rename(f"h:{name}"))
+        columns += [
+            number_column(raws[name]).rename(f"n:{name}") for name in sorted(self._columns["n"])
+        ]
+        slim = pl.DataFrame(columns)
+        failures: dict[str, dict[int, Rejected]] = {}
+        for meter, expression in self._expressions:
+            column, failures[meter.id] = self._evaluate(meter, expression, slim, events)
+            slim = slim.with_columns(column)
+        refused = (
+            self._refused(slim, events, raws, failures)
+            if report
+            else QUARANTINE_SCHEMA.empty_table()
+        )
+        return Projected(slim, broken, refused, valid)
+
+    def _parse(self, texts: list[bytes]) -> tuple[list[object], dict[int, str]]:
+        decode = self._decode
+        try:
+            return [decode(text) for text in texts], {}
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass
+        parsed: list[object] = []
+        bad: dict[int, str] = {}
+        for index, text in enumerate(texts):
+            try:
+                parsed.append(decode(text))
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                parsed.append(self._empty)
+                bad[index] = str(error)
+        return parsed, bad
+
+    def _broken(self, events: pa.Table, bad: dict[int, str]) -> pa.Table:
+        entries = []
+        for index, cause in bad.items():
+            row = events.slice(index, 1).to_pylist()[0]
+            error = Rejected("invalid_json", "properties", row["properties"], "a JSON object")
+            entries.append(_entry(row, error.reason, "", "properties", f"{error.detail}: {cause}"))
+        return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
+
+    def _identity(self, events: pa.Table) -> list[pl.Series]:
+        frame = pl.DataFrame(
+            pl.from_arrow(
+                events.select(
+                    ["external_customer_id", "event_name", "external_subscription_id", "event_id"]
+                )
+            )
+        )
+        customer = index_of(frame["external_customer_id"], self._customers).rename("customer")
+        unknown = pl.select(
+            pl.when(customer.is_null()).then(frame["external_customer_id"]).alias("unknown")
+        ).to_series()
+        identity = _words(events.column("identity_hash"))
+        columns = [
+            customer,
+            unknown,
+            index_of(frame["event_name"], self._names).rename("event_name"),
+            frame["external_subscription_id"].rename("subscription"),
+            _int64(events, "timestamp"),
+            _int64(events, "ingested_at"),
+            pl.Series("identity", identity[:, 0]),
+            pl.Series("identity_low", identity[:, 1]),
+            pl.Series("content", _words(events.column("content_hash"))[:, 0]),
+        ]
+        if self._with_id:
+            columns.append(frame["event_id"])
+        return columns
+
+    def _evaluate(
+        self, meter: Meter, expression: Expression, slim: pl.DataFrame, events: pa.Table
+    ) -> tuple[pl.Series, dict[int, Rejected]]:
+        wanted = self._applies(slim, meter).to_list()
+        texts = events.column("properties").to_pylist()
+        values: list[object] = [None] * len(texts)
+        failures: dict[int, Rejected] = {}
+        distinct = meter.aggregation == "unique_count"
+        for index, (want, text) in enumerate(zip(wanted, texts, strict=True)):
+            if not want:
+                continue
+            try:
+                properties = parse_json(text)
+                assert isinstance(properties, dict)
+                result = expression.evaluate(properties)
+                values[index] = (
+                    hash128([canonical_scalar(result).encode()])[0]
+                    if distinct
+                    else _number_result(result, meter)
+                )
+            except Rejected as error:
+                failures[index] = error
+        name = value_column(meter) or ""
+        return pl.Series(name, values, dtype=pl.Binary if distinct else NUMBER), failures
+
+    def _applies(self, slim: pl.DataFrame, meter: Meter) -> pl.Series:
+        return slim.select(applies(meter, self._names)).to_series()
+
+    def _refused(
+        self,
+        slim: pl.DataFrame,
+        events: pa.Table,
+        raws: dict[str, pl.Series],
+        failures: dict[str, dict[int, Rejected]],
+    ) -> pa.Table:
+        entries = []
+        for meter in self.catalog.meters:
+            hit = applies(meter, self._names) & ~counts(meter) & pl.col("customer").is_not_null()
+            for index in slim.select(hit.arg_true()).to_series().to_list():
+                error = failures.get(meter.id, {}).get(index) or _why(meter, raws, index)
+                row = events.slice(index, 1).to_pylist()[0]
+                entries.append(_entry(row, error.reason, meter.id, error.field, error.detail))
+        return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
+
+
+def event_names(catalog: Catalog) -> list[str]:
+    """The event names that the catalog meters, in the order of their index."""
+    return sorted({meter.event_name for meter in catalog.meters})
+
+
+def applies(meter: Meter, names: dict[str, int]) -> pl.Expr:
+    """Whether a slim row is an event of the meter: its name, and every filter."""
+    wanted = pl.col("event_name") == names[meter.event_name]
+    for name, allowed in meter.allowed.items():
+        column = pl.col(f"j:{name}")
+        match = column.is_in(sorted(allowed - {"null"}))
+        if "null" in allowed:
+            match = column.is_null() | match
+        wanted &= match.fill_null(False)
+    return wanted.fill_null(False)
+
+
+def counts(meter: Meter) -> pl.Expr:
+    """Whether a slim row that `applies` has a value and group values that are scalars."""
+    column = value_column(meter)
+    fit = pl.lit(True) if column is None else pl.col(column).is_not_null()
+    for name in meter.group_by:
+        fit &= (pl.col(f"j:{name}") != NO_SCALAR).fill_null(True)
+    return fit
+
+
+def _raw_column(parsed: list[object], slot: str) -> pl.Series:
+    """The raw JSON texts of one property as strings, empty where it is missing.
+
+    Joining the parser's buffers and cutting the result at line breaks avoids a Python
+    string for each value: a scalar holds no line break, JSON escapes them in text.
+    """
+    joined = b"\n".join(map(attrgetter(slot), parsed)) + b"\n"
+    breaks = np.flatnonzero(np.frombuffer(joined, dtype=np.uint8) == _LINE_BREAK)
+    if len(breaks) != len(parsed):
+        texts = [bytes(getattr(row, slot)).decode() for row in parsed]
+        return pl.Series(texts, dtype=pl.String)
+    offsets = np.zeros(len(parsed) + 1, dtype=np.int64)
+    offsets[1:] = breaks + 1
+    lines = pa.LargeStringArray.from_buffers(
+        len(parsed), pa.py_buffer(offsets), pa.py_buffer(joined)
+    )
+    return pl.Series(pl.from_arrow(lines)).str.strip_suffix("\n")
+
+
+def number_column(raw: pl.Series) -> pl.Series:
+    """Numbers (or decimal strings) at 12 places; null where missing or invalid."""
+    text = pl.col("raw")
+    bare = (
+        pl.when(text.str.starts_with('"'))
+        .then(text.str.slice(1, text.str.len_chars() - 2))
+        .otherwise(text)
+    )
+    frame = pl.DataFrame({"raw": raw}).with_columns(bare.alias("bare"))
+    plain = frame.select(pl.col("bare").str.contains(_PLAIN_NUMBER)).to_series()
+    result = pl.select(pl.when(plain).then(frame["bare"]).cast(NUMBER, strict=False)).to_series()
+    rest = (~plain) & (raw != "") & (raw != "null")
+    if not rest.any():
+        return result
+    places = rest.arg_true()
+    values = [_number_or_none(text) for text in raw.gather(places).to_list()]
+    return result.scatter(places, pl.Series(values, dtype=NUMBER))
+
+
+def _number_or_none(raw: str) -> Decimal | None:
+    try:
+        return _parse_raw_number(raw, "value")
+    except Rejected:
+        return None
+
+
+def _parse_raw_number(raw: str, name: str) -> Decimal:
+    if raw[:1] == '"':
+        value = parse_json(raw)
+        return parse_number(value if isinstance(value, str) else raw, name)
+    if raw[:1] in "[{tf":
+        raise Rejected("invalid_number", name, raw, "a number or a decimal string")
+    return parse_number(raw, name)
+
+
+def canonical_column(raw: pl.Series) -> pl.Series:
+    """Canonical JSON scalars; null where missing or null, `NO_SCALAR` where composite."""
+    if raw.is_empty():
+        return raw
+    simple = raw.str.contains(_CANONICAL)
+    blank = (raw == "") | (raw == "null")
+    rest = ~(simple | blank)
+    result = pl.select(pl.when(~blank).then(raw)).to_series()
+    if not rest.any():
+        return result
+    places = rest.arg_true()
+    texts = raw.gather(places)
+    distinct = texts.unique()
+    replaced = [_canonical_or_mark(text) for text in distinct.to_list()]
+    return result.scatter(
+        places, texts.replace_strict(distinct, pl.Series(replaced, dtype=pl.String))
+    )
+
+
+def _canonical_or_mark(raw: str) -> str:
+    try:
+        value = parse_json(raw)
+        if isinstance(value, dict | list):
+            return NO_SCALAR
+        text = canonical_scalar(value)  # type: ignore[arg-type]
+        text.encode()
+    except (ValueError, RecursionError):
+        return NO_SCALAR
+    return text
+
+
+def _hash_column(canonical: pl.Series) -> pl.Series:
+    """Hashes of canonical scalars; null where there is none or it is no scalar."""
+    distinct = canonical.unique().drop_nulls()
+    distinct = distinct.filter(distinct != NO_SCALAR)
+    hashes = pl.Series(hash128(distinct.cast(pl.Binary).to_list()), dtype=pl.Binary)
+    return canonical.replace_strict(distinct, hashes, default=None, return_dtype=pl.Binary)
+
+
+def _number_result(result: object, meter: Meter) -> Decimal:
+    if isinstance(result, bool) or not isinstance(result, Decimal | int):
+        raise Rejected("invalid_number", meter.expression or "", result, "a number")
+    return parse_number(str(result), meter.expression or "")
+
+
+def _why(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected:
+    for name in meter.group_by:
+        raw = raws[name][index]
+        if raw and _canonical_or_mark(raw) == NO_SCALAR:
+            return Rejected("invalid_group", name, raw, NOT_SCALAR)
+    name = meter.property or ""
+    raw = raws[name][index]
+    if raw in ("", "null"):
+        return Rejected("missing_property", name, raw or None, "present")
+    if meter.aggregation == "unique_count":
+        return Rejected("invalid_value", name, raw, NOT_SCALAR)
+    try:
+        _parse_raw_number(raw, name)
+    except Rejected as error:
+        return error
+    raise AssertionError(f"{raw!r} is a number")
+
+
+def _entry(
+    row: dict[str, object], reason: str, meter: str, name: str, detail: str
+) -> dict[str, object]:
+    kept = {"tenant_id", "origin", "origin_row", "event_id", "external_customer_id"}
+    hidden = kept - {"event_id", "external_customer_id"} | {"identity_hash", "content_hash"}
+    entry = {key: row[key] for key in kept}
+    entry["payload"] = payload({key: value for key, value in row.items() if key not in hidden})
+    return {**entry, "reason": reason, "meter": meter, "field": name, "detail": detail}
+
+
+def index_of(texts: pl.Series, table: dict[str, int]) -> pl.Series:
+    """Each text by its index in `table`, null where it is not there."""
+    keys = pl.Series(list(table), dtype=pl.String)
+    return texts.replace_strict(
+        keys, pl.Series(list(table.values()), dtype=pl.Int32), default=None, return_dtype=pl.Int32
+    )
+
+
+def _int64(events: pa.Table, name: str) -> pl.Series:
+    return pl.Series(name, pl.from_arrow(events.column(name).cast(pa.int64())))
+
+
+def _words(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+    """A column of 16-byte hashes as two columns of big-endian words."""
+    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    raw = np.frombuffer(array.buffers()[1], dtype=">u8")
+    words = raw[array.offset * 2 : (array.offset + len(array)) * 2].astype(np.uint64)
+    return words.reshape(-1, 2)

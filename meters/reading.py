@@ -1,0 +1,180 @@
+"""Reading usage: stored rows merged to hours, days or billing periods.
+
+Hours and days are whole local ones: parts that a period boundary cut apart come
+together again. Periods are those of the subscription, or calendar months in the
+customer's zone where there is none. Values are extracted from the merged state, so an
+average of a month is the month's average, not an average of hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+import polars as pl
+
+from meters.aggregators import State, check_sums, extract
+from meters.buckets import NO_PERIOD, days_columnar, hours_columnar, periods_columnar
+from meters.catalog import Aggregation, Catalog
+from meters.numbers import to_scaled
+from meters.periods import Periods, calendar_months
+from meters.scalars import canonical_json, parse_json
+from meters.usage import INSTANT, KEY
+from meters.zones import Int64s
+
+Granularity = Literal["hour", "day", "period"]
+
+_SLOT = ["external_customer_id", "external_subscription_id", "meter", "start", "group_key"]
+
+
+@dataclass(frozen=True)
+class UsageCell:
+    """One printed row of usage: `value` at 12 places, `group` as canonical JSON."""
+
+    customer: str
+    subscription: str | None
+    meter: str
+    start: datetime
+    end: datetime
+    group: str
+    value: Decimal
+    events: int
+
+
+def read_usage(
+    catalog: Catalog,
+    rows: pl.DataFrame,
+    values: pl.DataFrame,
+    granularity: Granularity,
+    group_by: Sequence[str] | None = None,
+) -> list[UsageCell]:
+    """Merge stored usage to `granularity`, and to the `group_by` keys where given.
+
+    `rows` are winning rows of `meters.usage.USAGE` without tombstones, `values` the
+    distinct values that belong to them. Meters and customers that the catalog does not
+    have are left out. Sorted by customer, subscription, meter, start and group.
+    """
+    known = pl.col("meter").is_in([m.id for m in catalog.meters]) & pl.col(
+        "external_customer_id"
+    ).is_in([c.id for c in catalog.customers])
+    located = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
+    keyed = values.join(located.select(*KEY, "start", "merged_group"), on=KEY, how="inner")
+    distinct = (
+        keyed.select(*_slot_of("merged_group"), "value_hash")
+        .unique()
+        .group_by(_SLOT)
+        .agg(pl.len().alias("distinct"))
+    )
+    merged = _merge(located).join(distinct, on=_SLOT, how="left").sort(_SLOT)
+    aggregations = {meter.id: meter.aggregation for meter in catalog.meters}
+    cells = []
+    for row in merged.iter_rows(named=True):
+        value = _value(aggregations[row["meter"]], row)
+        if value is not None:
+            cells.append(
+                UsageCell(
+                    customer=row["external_customer_id"],
+                    subscription=row["external_subscription_id"] or None,
+                    meter=row["meter"],
+                    start=row["start"],
+                    end=row["end"],
+                    group=row["group_key"],
+                    value=value,
+                    events=row["events"],
+                )
+            )
+    return cells
+
+
+def _slot_of(group: str) -> list[pl.Expr]:
+    return [pl.col(name) for name in _SLOT[:-1]] + [pl.col(group).alias("group_key")]
+
+
+def _slots(catalog: Catalog, rows: pl.DataFrame, granularity: Granularity) -> pl.DataFrame:
+    """Add `start` and `end` of the hour, day or period that each bucket belongs to."""
+    zones = {c.id: c.time_zone for c in catalog.customers}
+    frame = rows.with_columns(
+        pl.col("external_customer_id").replace_strict(zones, return_dtype=pl.String).alias("zone"),
+        (pl.col("external_subscription_id") if granularity == "period" else pl.lit("")).alias("by"),
+    )
+    parts = [frame.clear().with_columns(start=pl.lit(None, INSTANT), end=pl.lit(None, INSTANT))]
+    for (zone, subscription), part in frame.partition_by("zone", "by", as_dict=True).items():
+        at = part["bucket_start"].cast(pl.Int64).to_numpy()
+        if granularity == "hour":
+            start, end = hours_columnar(at, zone)
+        elif granularity == "day":
+            start, end = days_columnar(at, zone)
+        else:
+            start, end = _in_periods(at, _periods(catalog, zone, subscription), zone)
+        bounds = [pl.Series("start", start).cast(INSTANT), pl.Series("end", end).cast(INSTANT)]
+        parts.append(part.with_columns(bounds))
+    return pl.concat(parts)
+
+
+def _periods(catalog: Catalog, zone: str, subscription: str) -> Periods:
+    entry = catalog.subscriptions_by_id.get(subscription)
+    if entry is None:
+        return calendar_months(zone)
+    return Periods(entry.start, zone, catalog.plans_by_id[entry.plan].period, entry.end)
+
+
+def _in_periods(at: Int64s, periods: Periods, zone: str) -> tuple[Int64s, Int64s]:
+    """The period of each instant; a calendar month outside the subscription's life."""
+    start, end = periods_columnar(at, periods)
+    outside = start == NO_PERIOD
+    if outside.any():
+        start[outside], end[outside] = periods_columnar(at[outside], calendar_months(zone))
+    return start, end
+
+
+def _regroup(rows: pl.DataFrame, group_by: Sequence[str] | None) -> pl.DataFrame:
+    """Add `merged_group`: the group, or what `group_by` leaves of it."""
+    if group_by is None:
+        return rows.with_columns(pl.col("group_key").alias("merged_group"))
+    distinct = rows["group_key"].unique()
+    kept = [_kept(text, group_by) for text in distinct.to_list()]
+    replaced = rows["group_key"].replace_strict(
+        distinct, pl.Series(kept, dtype=pl.String), return_dtype=pl.String
+    )
+    return rows.with_columns(replaced.alias("merged_group"))
+
+
+def _kept(text: str, group_by: Sequence[str]) -> str:
+    group = parse_json(text)
+    assert isinstance(group, dict)
+    return canonical_json({key: value for key, value in group.items() if key in group_by})
+
+
+def _merge(rows: pl.DataFrame) -> pl.DataFrame:
+    """The columnar merge over all fields of the state."""
+    order = [pl.col("latest_at"), pl.col("latest_id")]
+    latest = pl.col("latest_value").filter(pl.col("latest_at").is_not_null())
+    fields = [
+        pl.col("end").first(),
+        pl.col("events").sum().alias("events"),
+        pl.col("sum").sum().alias("sum"),
+        pl.col("min").min().alias("min"),
+        pl.col("max").max().alias("max"),
+        latest.sort_by([by.filter(pl.col("latest_at").is_not_null()) for by in order])
+        .last()
+        .alias("latest_value"),
+    ]
+    located = rows.with_columns(pl.col("merged_group").alias("group_key"))
+    return check_sums(located.group_by(_SLOT).agg(fields), "events")
+
+
+def _value(aggregation: Aggregation, row: dict[str, Any]) -> Decimal | None:
+    latest = row["latest_value"]
+    if aggregation == "unique_count":
+        return Decimal(row["distinct"] or 0)
+    state = State(
+        events=row["events"],
+        sum=to_scaled(row["sum"]),
+        min=None if row["min"] is None else to_scaled(row["min"]),
+        max=None if row["max"] is None else to_scaled(row["max"]),
+        latest=None if latest is None else (0, b"", to_scaled(latest)),
+    )
+    return extract(aggregation, state)

@@ -1,0 +1,86 @@
+"""The scalar form of measuring: one event, one meter, one reading.
+
+What `meters.projection` and `meters.measure` do for columns, for a single event; the
+two are proven equal. It serves Beam pipelines over single events and explanations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+
+from meters.aggregators import Reading
+from meters.catalog import Meter
+from meters.errors import Rejected
+from meters.event import hash128
+from meters.expressions import Expression
+from meters.numbers import parse_number, to_scaled
+from meters.projection import NOT_SCALAR
+from meters.scalars import canonical_json, canonical_scalar
+from meters.zones import microseconds
+
+
+def reading_of(
+    meter: Meter,
+    *,
+    event_name: str,
+    event_id: str,
+    timestamp: datetime,
+    properties: Mapping[str, object],
+) -> tuple[str, Reading] | None:
+    """The group (canonical JSON object) and the reading; None where the meter looks away.
+
+    `properties` holds JSON with exact numbers (`meters.scalars.parse_json`). Raises
+    `Rejected` where the property is missing or invalid for this meter.
+    """
+    if event_name != meter.event_name:
+        return None
+    for name, allowed in meter.allowed.items():
+        if _scalar(properties.get(name)) not in allowed:
+            return None
+    group = {name: properties.get(name) for name in meter.group_by}
+    for name, part in group.items():
+        if _scalar(part) is None:
+            raise Rejected("invalid_group", name, part, NOT_SCALAR)
+    value = _value(meter, properties)
+    distinct = meter.aggregation == "unique_count"
+    reading = Reading(
+        at=microseconds(timestamp),
+        event_id=event_id,
+        scaled=to_scaled(_number(meter, value)) if value is not None and not distinct else None,
+        value_hash=_hash(meter, value) if distinct else None,
+    )
+    return canonical_json(group), reading
+
+
+def _scalar(value: object) -> str | None:
+    if isinstance(value, dict | list):
+        return None
+    return canonical_scalar(value)  # type: ignore[arg-type]
+
+
+def _value(meter: Meter, properties: Mapping[str, object]) -> object:
+    if meter.aggregation == "count":
+        return None
+    if meter.expression is not None:
+        return Expression(meter.expression).evaluate(properties)
+    name = meter.property or ""
+    value = properties.get(name)
+    if value is None:
+        raise Rejected("missing_property", name, None, "present")
+    return value
+
+
+def _number(meter: Meter, value: object) -> Decimal:
+    name = meter.property or meter.expression or ""
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        raise Rejected("invalid_number", name, value, "a number or a decimal string")
+    return parse_number(str(value), name)
+
+
+def _hash(meter: Meter, value: object) -> bytes:
+    text = _scalar(value)
+    if text is None:
+        raise Rejected("invalid_value", meter.property or "", value, NOT_SCALAR)
+    return hash128([text.encode()])[0]

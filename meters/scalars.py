@@ -1,0 +1,53 @@
+"""JSON scalars in one canonical text, so that equal values compare equal as bytes.
+
+`1`, `1.0` and `1e0` are one number; `"1"` is text; `true` is not `1`. Strings are
+written with the fewest escapes, in UTF-8. The canonical text is what group values,
+filters and distinct values are compared by.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+from meters.numbers import plain
+
+Scalar = str | int | Decimal | bool | None
+
+
+def canonical_scalar(value: Scalar) -> str:
+    """The canonical JSON text of a scalar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | Decimal):
+        return plain(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def parse_json(text: str | bytes) -> object:
+    """JSON with exact numbers: integers as int, others as Decimal.
+
+    Raises ValueError (also for NaN and Infinity, which are not JSON).
+    """
+    return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def canonical_json(value: object) -> str:
+    """Canonical text of any JSON value: sorted keys, canonical scalars, no spaces."""
+    if isinstance(value, dict):
+        items = (
+            f"{json.dumps(key, ensure_ascii=False)}:{canonical_json(item)}"
+            for key, item in sorted(value.items())
+        )
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(canonical_json(item) for item in value) + "]"
+    if value is None or isinstance(value, str | int | Decimal | bool):
+        return canonical_scalar(value)
+    raise TypeError(f"not a JSON value: {type(value).__name__}")

@@ -1,0 +1,134 @@
+"""Usage rows: cells as they are stored, one row for each meter and bucket.
+
+The key is (tenant, meter, customer, subscription, group, bucket_start). Fields of the
+state that a meter does not keep are null (or 0 for `sum`). The distinct values of
+`unique_count` are rows of their own, with the same key.
+"""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pyarrow as pa
+
+from meters.aggregators import FIELDS, NUMBER
+from meters.catalog import Catalog, Meter
+from meters.catalog_file import meter_hash
+from meters.measure import Cells, Measurement
+from meters.numbers import PLACES
+
+KEY = [
+    "external_customer_id",
+    "meter",
+    "external_subscription_id",
+    "group_key",
+    "bucket_start",
+]
+"""The key of a usage row within its tenant; '' stands for no subscription."""
+
+STATE = ["events", "sum", "min", "max", "latest_at", "latest_id", "latest_value"]
+INSTANT = pl.Datetime("us", "UTC")
+
+USAGE = pl.Schema(
+    {
+        "external_customer_id": pl.String(),
+        "meter": pl.String(),
+        "external_subscription_id": pl.String(),
+        "group_key": pl.String(),
+        "bucket_start": INSTANT,
+        "bucket_end": INSTANT,
+        "events": pl.Int64(),
+        "sum": NUMBER,
+        "min": NUMBER,
+        "max": NUMBER,
+        "latest_at": INSTANT,
+        "latest_id": pl.String(),
+        "latest_value": NUMBER,
+        "meter_hash": pl.String(),
+    }
+)
+"""One row a meter and bucket, before tenant and revision are added."""
+
+USAGE_VALUES = pl.Schema({**{name: USAGE[name] for name in KEY}, "value_hash": pl.Binary()})
+"""One row a distinct value of `unique_count`."""
+
+
+def from_stored(table: pa.Table) -> pl.DataFrame:
+    """Rows as the warehouse gives them, their 256-bit sums in 128 bits.
+
+    Raises pyarrow.ArrowInvalid where a sum does not fit; more than
+    `meters.aggregators.MAX_EVENTS` events would be needed for that.
+    """
+    if "sum" in table.column_names:
+        index = table.schema.get_field_index("sum")
+        narrow = table.column("sum").cast(pa.decimal128(38, PLACES))
+        table = table.set_column(index, "sum", narrow)
+    return pl.DataFrame(pl.from_arrow(table))
+
+
+def usage_rows(measurement: Measurement, cells: Cells) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The stored form of merged cells: rows of `USAGE` and of `USAGE_VALUES`.
+
+    Only cells with at least one counted event give a row.
+    """
+    catalog = measurement.catalog
+    family = measurement.families[cells.family]
+    keyed = _keys(catalog, cells.rows, family.groups)
+    rows = [_rows_of(keyed, catalog.meters[index], index) for index in family.members]
+    values = USAGE_VALUES.to_frame()
+    if cells.values is not None and cells.values.height:
+        ids = pl.Series([meter.id for meter in catalog.meters], dtype=pl.String)
+        values = (
+            _keys(catalog, cells.values, family.groups)
+            .with_columns(ids.gather(cells.values["meter"]).alias("meter"))
+            .select(USAGE_VALUES.names())
+        )
+    return pl.concat(rows), values
+
+
+def _keys(catalog: Catalog, rows: pl.DataFrame, groups: list[str]) -> pl.DataFrame:
+    customers = pl.Series([c.id for c in catalog.customers], dtype=pl.String)
+    subscriptions = pl.Series([*(s.id for s in catalog.subscriptions), ""], dtype=pl.String)
+    last = subscriptions.len() - 1
+    owner = pl.select(
+        pl.when(rows["subscription"] < 0).then(last).otherwise(rows["subscription"])
+    ).to_series()
+    return rows.with_columns(
+        customers.gather(rows["customer"]).alias("external_customer_id"),
+        subscriptions.gather(owner).alias("external_subscription_id"),
+        group_key(groups).alias("group_key"),
+        pl.col("bucket_start").cast(INSTANT),
+    )
+
+
+def group_key(groups: list[str]) -> pl.Expr:
+    """The canonical JSON object of the group columns `j:<name>`, keys sorted."""
+    parts: list[pl.Expr] = [pl.lit("{")]
+    for position, name in enumerate(sorted(groups)):
+        label = ("," if position else "") + json.dumps(name, ensure_ascii=False) + ":"
+        parts += [pl.lit(label), pl.col(f"j:{name}").fill_null("null")]
+    return pl.concat_str([*parts, pl.lit("}")])
+
+
+def _rows_of(keyed: pl.DataFrame, meter: Meter, index: int) -> pl.DataFrame:
+    kept = FIELDS[meter.aggregation]
+    fields = [
+        (pl.col(f"{name}:{index}") if name in kept else _absent(name)).alias(name) for name in STATE
+    ]
+    return (
+        keyed.filter(pl.col(f"events:{index}") > 0)
+        .with_columns(
+            pl.lit(meter.id).alias("meter"),
+            pl.lit(meter_hash(meter)).alias("meter_hash"),
+            pl.col("bucket_end").cast(INSTANT),
+            *fields,
+        )
+        .select([pl.col(name).cast(dtype) for name, dtype in USAGE.items()])
+    )
+
+
+def _absent(name: str) -> pl.Expr:
+    if name == "sum":
+        return pl.lit(0)
+    return pl.lit("") if name == "latest_id" else pl.lit(None)

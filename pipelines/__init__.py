@@ -1,0 +1,1 @@
+"""Pipelines: the composition of transforms, and nothing else."""

@@ -1,0 +1,137 @@
+"""The backfill pipeline: files in object storage become usage rows.
+
+    splits -> ingest -> by identity -> deduplicate, measure -> by customer -> usage
+                 |                                   |
+          events, quarantine                       counts
+
+Where the warehouse holds no events of the tenant, the input alone decides. Elsewhere
+its counts still do, but usage is recomputed from all raw events: every copy of every
+event in each bucket that the run touched.
+
+    ingest (done) -> shards -> raw events touched -> deduplicate, measure
+                            -> by customer -> compare -> changed rows, tombstones
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+from apache_beam.pvalue import AsIter, PCollection
+
+from meters.catalog import Catalog
+from meters.mapping import Mapping
+from transforms.aggregate import AggregateShard, MergeCells
+from transforms.counts import BACKFILL_COUNTS, Counts, SumCounts, WriteJson
+from transforms.ingest import COUNTS, IngestSplits
+from transforms.sources import FileSplit
+from transforms.usage import (
+    CountRows,
+    MarkTouchedHours,
+    RecomputeShard,
+    ReconcileUsage,
+    WriteFirstRevision,
+)
+
+ROWS_PER_SHARD = 1_500_000
+BYTES_PER_ROW = 64
+"""A low guess for compressed files, so that shards become smaller rather than larger."""
+MAX_SHARDS = 256
+CUSTOMERS_PER_WRITER = 20_000
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """One run: what is read, for whom, and where it goes.
+
+    `span` selects by timestamp in microseconds, half-open. `run_id` is given where
+    the warehouse already holds events of the tenant. The counts are written as JSON
+    to `summary`.
+    """
+
+    splits: Sequence[FileSplit]
+    catalog: Catalog
+    tenant: str
+    warehouse: str
+    mapping: Mapping
+    summary: str
+    span: tuple[int | None, int | None] = (None, None)
+    run_id: str | None = None
+
+    @property
+    def shards(self) -> int:
+        """How many shards by identity: so many that one fits well in memory."""
+        rows = sum(split.size for split in self.splits) // BYTES_PER_ROW
+        return max(1, min(MAX_SHARDS, -(-rows // ROWS_PER_SHARD)))
+
+    @property
+    def writers(self) -> int:
+        """How many shards by customer for the usage that is written."""
+        return max(1, min(MAX_SHARDS, -(-len(self.catalog.customers) // CUSTOMERS_PER_WRITER)))
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Compose the pipeline."""
+        to = {"tenant": self.tenant, "warehouse": self.warehouse}
+        ingest = IngestSplits(
+            self.catalog,
+            mapping=self.mapping,
+            shards=self.shards,
+            span=self.span,
+            run_id=self.run_id,
+            **to,
+        )
+        ingested = (
+            pipeline
+            | "Splits" >> beam.Create(list(self.splits))
+            | "SpreadSplits" >> beam.Reshuffle()
+            | "Ingest" >> beam.ParDo(ingest).with_outputs(COUNTS, main="slim")
+        )
+        aggregated = (
+            ingested.slim
+            | "ByIdentity" >> beam.GroupByKey()
+            | "Aggregate"
+            >> beam.ParDo(AggregateShard(self.catalog, writers=self.writers, **to)).with_outputs(
+                COUNTS, main="cells"
+            )
+        )
+        cells = aggregated.cells | "Merge" >> beam.CombinePerKey(MergeCells(self.catalog))
+        counted = cells | "CountRows" >> beam.ParDo(CountRows(self.catalog))
+        if self.run_id is None:
+            _ = cells | "Write" >> beam.ParDo(WriteFirstRevision(self.catalog, **to))
+        else:
+            self._recompute(pipeline, ingested[COUNTS], self.run_id)
+        _ = (
+            (ingested[COUNTS], aggregated[COUNTS], counted)
+            | "AllCounts" >> beam.Flatten()
+            | "SumCounts" >> beam.CombineGlobally(SumCounts())
+            | "Complete" >> beam.Map(complete)
+            | "Summary" >> beam.ParDo(WriteJson(self.summary))
+        )
+
+    def _recompute(self, pipeline: beam.Pipeline, ready: PCollection, run_id: str) -> None:
+        to = {"tenant": self.tenant, "warehouse": self.warehouse, "run_id": run_id}
+        recompute = RecomputeShard(self.catalog, shards=self.shards, writers=self.writers, **to)
+        cells = (
+            pipeline
+            | "Ready" >> beam.Create([self.shards])
+            | "MarkTouchedHours" >> beam.ParDo(MarkTouchedHours(**to), AsIter(ready))
+            | "Shards" >> beam.FlatMap(lambda shards: list(range(shards)))
+            | "SpreadShards" >> beam.Reshuffle()
+            | "Recompute" >> beam.ParDo(recompute)
+            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self.catalog))
+            | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
+        )
+        every = pipeline | "Writers" >> beam.Create([(n, None) for n in range(self.writers)])
+        _ = (
+            (cells, every)
+            | "AllWriters" >> beam.Flatten()
+            | "ByCustomers" >> beam.GroupByKey()
+            | "Reconcile"
+            >> beam.ParDo(ReconcileUsage(self.catalog, writers=self.writers, **to), AsIter(ready))
+        )
+
+
+def complete(counts: Counts) -> Counts:
+    """All counts of a backfill, in their order."""
+    return {name: counts.get(name, 0) for name in BACKFILL_COUNTS}

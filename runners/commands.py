@@ -1,0 +1,296 @@
+"""What the commands do: read the catalog, launch a pipeline or a query, print."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from billing.builder import quote
+from meters.catalog import Catalog
+from meters.catalog_file import catalog_hash, load_catalog
+from meters.errors import ConfigurationError
+from meters.mapping import Mapping
+from meters.numbers import plain
+from meters.reading import Granularity, UsageCell, read_usage
+from meters.scalars import parse_json
+from meters.timestamps import format_instant
+from meters.usage import from_stored
+from meters.zones import microseconds
+from runners import tables
+from runners.output import Format, notice
+from warehouse import affected, queries, writes
+from warehouse.client import Warehouse
+
+Url = tuple[str, bool]
+"""A warehouse URL, and whether it comes from the environment."""
+
+
+def run_validate(path: str, form: Format) -> None:
+    """Load the catalog and print what is in it."""
+    catalog = load_catalog(path)
+    found = {
+        "catalog_hash": catalog_hash(catalog),
+        "meters": len(catalog.meters),
+        "customers": len(catalog.customers),
+        "plans": len(catalog.plans),
+        "subscriptions": len(catalog.subscriptions),
+    }
+    tables.show_facts(found, form)
+
+
+def run_backfill(
+    path: str,
+    url: Url,
+    *,
+    inputs: Sequence[str],
+    maps: Sequence[str],
+    constants: Sequence[str],
+    time_format: str | None,
+    time_zone: str | None,
+    from_time: datetime | None,
+    to_time: datetime | None,
+    tenant: str,
+    runner: str,
+    beam_options: Sequence[str],
+    form: Format,
+) -> None:
+    """Object storage -> usage rows; prints the counts of the input."""
+    catalog = load_catalog(path)
+    mapping = Mapping.parse(maps, constants, time_format, time_zone)
+    if from_time is not None and to_time is not None and to_time <= from_time:
+        raise ConfigurationError(
+            f"--to must be after --from {format_instant(from_time)} (got {format_instant(to_time)})"
+        )
+    counts = backfill_counts(
+        catalog,
+        url,
+        inputs=inputs,
+        mapping=mapping,
+        tenant=tenant,
+        runner=runner,
+        beam_options=beam_options,
+        span=(from_time, to_time),
+    )
+    tables.show_facts(counts, form)
+
+
+def backfill_counts(
+    catalog: Catalog,
+    url: Url,
+    *,
+    inputs: Sequence[str],
+    mapping: Mapping,
+    tenant: str,
+    runner: str = "direct",
+    beam_options: Sequence[str] = (),
+    span: tuple[datetime | None, datetime | None] = (None, None),
+) -> dict[str, int]:
+    """Run a backfill and return its counts."""
+    from pipelines.backfill import Backfill
+    from runners import launch
+    from transforms.sources import match_files
+
+    options = launch.options(runner, beam_options)
+    splits = match_files(inputs)
+    with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
+        remember(warehouse, tenant, catalog)
+        run_id = uuid.uuid4().hex if affected.events_exist(warehouse, tenant) else None
+        job = Backfill(
+            splits=splits,
+            catalog=catalog,
+            tenant=tenant,
+            warehouse=url[0],
+            mapping=mapping,
+            summary=str(Path(folder) / "summary.json"),
+            span=(_us(span[0]), _us(span[1])),
+            run_id=run_id,
+        )
+        notice(f"reading {len({split.path for split in splits})} files")
+        try:
+            with launch.reported(("read", "stored", "quarantined")):
+                launch.run(job.build, options)
+        finally:
+            if run_id is not None:
+                affected.drop_touched(warehouse, tenant, run_id)
+        counts: dict[str, int] = json.loads(Path(job.summary).read_bytes())
+        return counts
+
+
+def run_usage(
+    path: str,
+    url: Url,
+    *,
+    granularity: Granularity,
+    customer: str | None,
+    subscription: str | None,
+    meter: str | None,
+    from_time: datetime | None,
+    to_time: datetime | None,
+    group_by: Sequence[str],
+    tenant: str,
+    form: Format,
+) -> None:
+    """Stored usage, merged and printed."""
+    catalog = load_catalog(path)
+    _check_names(catalog, customer=customer, subscription=subscription, meter=meter)
+    _check_groups(catalog, meter, group_by)
+    selection: dict[str, Any] = {
+        "customer": customer,
+        "subscription": subscription,
+        "meter": meter,
+        "start": from_time,
+        "end": to_time,
+    }
+    with open_warehouse(url) as warehouse:
+        rows = from_stored(queries.usage_rows(warehouse, tenant, **selection))
+        values = from_stored(queries.values_of(warehouse, tenant, **selection))
+    cells = read_usage(catalog, rows, values, granularity, group_by or None)
+    tables.show_usage([usage_row(cell) for cell in cells], form)
+
+
+def usage_row(cell: UsageCell) -> dict[str, object]:
+    """A usage cell as the contract prints it."""
+    return {
+        "customer": cell.customer,
+        "subscription": cell.subscription,
+        "meter": cell.meter,
+        "start": format_instant(cell.start),
+        "end": format_instant(cell.end),
+        "group": parse_json(cell.group),
+        "value": plain(cell.value),
+        "events": cell.events,
+    }
+
+
+def run_bill(
+    path: str,
+    url: Url,
+    *,
+    as_of: datetime,
+    customer: str | None,
+    preview: bool,
+    tenant: str,
+    runner: str,
+    form: Format,
+) -> None:
+    """Bill every period that ended by `as_of`."""
+    catalog = load_catalog(path)
+    _check_names(catalog, customer=customer)
+    invoices = bill_invoices(
+        catalog, url, as_of=as_of, customer=customer, preview=preview, tenant=tenant, runner=runner
+    )
+    tables.show_invoices(invoices, form)
+
+
+def bill_invoices(
+    catalog: Catalog,
+    url: Url,
+    *,
+    as_of: datetime,
+    tenant: str,
+    customer: str | None = None,
+    preview: bool = False,
+    runner: str = "direct",
+) -> list[dict[str, Any]]:
+    """Run the billing pipeline and return its invoices in a stable order."""
+    from pipelines.billing import Billing
+    from runners import launch
+
+    subscriptions = sorted(
+        entry.id
+        for entry in catalog.subscriptions
+        if (customer is None or entry.customer == customer) and entry.start <= as_of
+    )
+    options = launch.options(runner)
+    with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
+        if not preview:
+            remember(warehouse, tenant, catalog)
+        job = Billing(
+            catalog=catalog,
+            subscriptions=subscriptions,
+            tenant=tenant,
+            warehouse=url[0],
+            as_of=as_of,
+            status="preview" if preview else "draft",
+            results=str(Path(folder) / "invoices"),
+        )
+        with launch.reported(("invoices",)):
+            launch.run(job.build, options)
+        lines = [
+            line
+            for file in sorted(Path(folder).iterdir())
+            for line in file.read_text().splitlines()
+        ]
+    invoices: list[dict[str, Any]] = [parse_json(line) for line in lines]  # type: ignore[misc]
+    return sorted(
+        invoices,
+        key=lambda i: (i["customer"], i["billing_date"], i["subscription"], i["invoice_id"]),
+    )
+
+
+def run_quote(path: str, plan: str, quantities: dict[str, Decimal], form: Format) -> None:
+    """Price a plan for given quantities."""
+    catalog = load_catalog(path)
+    entry = catalog.plans_by_id.get(plan)
+    if entry is None:
+        known = ", ".join(sorted(catalog.plans_by_id)) or "no plan"
+        raise ConfigurationError(f"--plan must be one of {known} (got {plan!r})")
+    invoice = quote(entry, catalog.meters_by_id, quantities, catalog_hash=catalog_hash(catalog))
+    tables.show_quote(invoice.to_dict(), form)
+
+
+def open_warehouse(url: Url) -> Warehouse:
+    """Connect, with a secret in the URL only where the environment gave it."""
+    return Warehouse.connect(url[0], from_environment=url[1])
+
+
+def remember(warehouse: Warehouse, tenant: str, catalog: Catalog) -> None:
+    """Keep the catalog that this run uses, once, by its hash."""
+    content = catalog.model_dump_json()
+    writes.insert_catalog(warehouse, tenant, catalog_hash(catalog), content)
+
+
+def _us(instant: datetime | None) -> int | None:
+    return None if instant is None else microseconds(instant)
+
+
+def _check_names(
+    catalog: Catalog,
+    *,
+    customer: str | None = None,
+    subscription: str | None = None,
+    meter: str | None = None,
+) -> None:
+    for option, name, known in (
+        ("--customer", customer, catalog.customers_by_id),
+        ("--subscription", subscription, catalog.subscriptions_by_id),
+        ("--meter", meter, catalog.meters_by_id),
+    ):
+        if name is not None and name not in known:
+            raise ConfigurationError(
+                f"{option} must be in the catalog (got {name!r}{did_you_mean(name, known)})"
+            )
+
+
+def _check_groups(catalog: Catalog, meter: str | None, group_by: Sequence[str]) -> None:
+    meters = catalog.meters if meter is None else [catalog.meters_by_id[meter]]
+    known = {name for entry in meters for name in entry.group_by}
+    for name in group_by:
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise ConfigurationError(
+                f"--group-by must be a group_by property of the meters: {listed} (got {name!r})"
+            )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint for a name that is nearly right."""
+    close = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

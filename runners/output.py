@@ -1,0 +1,89 @@
+"""Results on stdout: a table for people, JSON or CSV for programs.
+
+Amounts and values are decimal strings, times RFC 3339 in UTC. Everything else that a
+command has to say goes to stderr.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Format = Literal["table", "json", "csv"]
+Row = Mapping[str, object]
+
+_OURS = {"billing", "meters", "pipelines", "runners", "transforms", "warehouse"}
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+def quiet() -> None:
+    """Only this program's own warnings reach a user; Beam's failures come as exceptions."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(lambda record: record.name.split(".")[0] in _OURS)
+
+
+def notice(message: str) -> None:
+    """One line on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(value: object) -> None:
+    """A JSON document, indented; decimals keep their digits."""
+    encoded = _ENCODER.encode(value)
+    click.echo(msgspec.json.format(encoded, indent=2).decode())
+
+
+def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
+    """Rows as CSV with a header."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(text(row.get(name)) for name in columns)
+    click.echo(buffer.getvalue(), nl=False)
+
+
+def print_table(
+    rows: Iterable[Row], columns: Mapping[str, str], *, right: Iterable[str] = (), title: str = ""
+) -> None:
+    """Rows as a table; `columns` maps fields to headings, `right` are aligned right."""
+    table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    flush = set(right)
+    for field, heading in columns.items():
+        table.add_column(
+            heading,
+            justify="right" if field in flush else "left",
+            no_wrap=field != "description",
+            overflow="fold",
+        )
+    for row in rows:
+        table.add_row(*(text(row.get(field)) for field in columns))
+    console().print(table)
+
+
+def console() -> Console:
+    """A console for stdout: as wide as its content where nobody looks at it."""
+    width = None if sys.stdout.isatty() else 160
+    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+
+
+def text(value: object) -> str:
+    """A cell as text: nothing for null, compact JSON for objects."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | dict | list):
+        return _ENCODER.encode(value).decode()
+    return str(value)

@@ -1,0 +1,135 @@
+"""The results of each command in each format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from runners.output import Format, print_csv, print_json, print_table, text
+
+Invoice = dict[str, Any]
+
+USAGE = {
+    "customer": "customer",
+    "subscription": "subscription",
+    "meter": "meter",
+    "start": "start",
+    "end": "end",
+    "group": "group",
+    "value": "value",
+    "events": "events",
+}
+HEADER = (
+    "invoice_id",
+    "status",
+    "customer",
+    "subscription",
+    "currency",
+    "period_start",
+    "period_end",
+)
+SUMS = ("subtotal", "discount", "credit", "tax", "total")
+LINE = ("charge", "meter", "group", "quantity", "amount", "description")
+
+
+def show_facts(facts: Mapping[str, object], form: Format) -> None:
+    """Names and values."""
+    if form == "json":
+        print_json(facts)
+    elif form == "csv":
+        print_csv([facts], list(facts))
+    else:
+        width = max(len(name) for name in facts)
+        for name, value in facts.items():
+            shown = f"{value:,}" if isinstance(value, int) else text(value)
+            click.echo(f"{name.replace('_', ' '):<{width}}  {shown:>12}")
+
+
+def show_usage(rows: Sequence[Mapping[str, object]], form: Format) -> None:
+    """Usage cells; in a table, columns that say nothing are left out."""
+    if form == "json":
+        print_json(rows)
+    elif form == "csv":
+        print_csv(rows, list(USAGE))
+    elif not rows:
+        click.echo("no usage")
+    else:
+        columns = {
+            name: heading
+            for name, heading in USAGE.items()
+            if name != "group" or any(row["group"] for row in rows)
+        }
+        shown = [{**row, "group": _group(row["group"])} for row in rows]
+        print_table(shown, columns, right=("value", "events"))
+
+
+def show_invoices(invoices: Sequence[Invoice], form: Format) -> None:
+    """Invoices: documents in JSON, one row a line in CSV, one table each for people."""
+    if form == "json":
+        print_json(invoices)
+    elif form == "csv":
+        columns = [*HEADER, "line_id", *LINE, "service_start", "service_end", "amount_exact"]
+        rows = [{**invoice, **line} for invoice in invoices for line in invoice["lines"]]
+        print_csv(rows, columns)
+    elif not invoices:
+        click.echo("nothing to bill")
+    else:
+        for invoice in invoices:
+            _show_invoice(invoice)
+
+
+def show_quote(invoice: Invoice, form: Format) -> None:
+    """One invoice object."""
+    if form == "json":
+        print_json(invoice)
+    else:
+        show_invoices([invoice], form)
+
+
+def _show_invoice(invoice: Invoice) -> None:
+    title = " · ".join(
+        part
+        for part in (
+            text(invoice["customer"]),
+            text(invoice["subscription"]),
+            _span(invoice),
+            text(invoice["status"]),
+        )
+        if part
+    )
+    columns = {
+        "charge": "charge",
+        "group": "group",
+        "quantity": "quantity",
+        "description": "how it comes about",
+        "amount": f"amount {invoice['currency']}",
+    }
+    lines = [{**line, "group": _group(line["group"])} for line in invoice["lines"]]
+    if not any(line["group"] for line in lines):
+        del columns["group"]
+    sums = [
+        {"description": name, "amount": invoice[name]}
+        for name in SUMS
+        if name == "total" or (name != "subtotal" and invoice[name].strip("-0."))
+    ]
+    if len(sums) > 1:
+        sums.insert(0, {"description": "subtotal", "amount": invoice["subtotal"]})
+    click.echo(title)
+    print_table([*lines, *sums], columns, right=("quantity", "amount"))
+
+
+def _span(invoice: Invoice) -> str:
+    start, end = invoice["period_start"], invoice["period_end"]
+    if start is None:
+        return "one period"
+    return f"at {start}" if start == end else f"{start} to {end}"
+
+
+def _group(group: object) -> str:
+    if not isinstance(group, dict):
+        return text(group)
+    return ", ".join(
+        f"{name}={'null' if value is None else text(value)}" for name, value in group.items()
+    )

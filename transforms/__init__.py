@@ -1,0 +1,1 @@
+"""Beam transforms over Arrow record batches: sources, decode, deduplicate, measure, sinks."""

@@ -1,0 +1,1 @@
+"""ClickHouse: schema and migrations, client, idempotent writes and queries."""

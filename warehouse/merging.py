@@ -1,0 +1,127 @@
+"""The merge of usage rows into the quantities of spans, done by ClickHouse.
+
+This is the SQL form of the aggregators' `merge`: sums are added, extremes compared,
+the latest value is the one with the greatest (latest_at, latest_id), ids compared as
+UTF-8 bytes, and distinct values are counted over the values that belong to the
+winning rows. An average is `sum / events`. Billing reads its quantities here.
+"""
+
+# Statements are made of constants of this program alone; values are parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from warehouse.client import Warehouse
+from warehouse.parameters import chunks
+from warehouse.queries import KEY, ROW
+
+UsageSpan = tuple[str, str | None, datetime, datetime]
+"""A customer, a subscription (None: usage without one) and a half-open UTC span."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_MERGED = f"""
+WITH
+    spans AS (
+        SELECT item.1 AS span, item.2 AS customer, item.3 AS subscription,
+            item.4 AS start, item.5 AS end
+        FROM (
+            SELECT arrayJoin(
+                {{spans:Array(Tuple(
+                    UInt32, String, String, DateTime64(6, 'UTC'), DateTime64(6, 'UTC')
+                ))}}
+            ) AS item
+        )
+    ),
+    winners AS (
+        SELECT s.span AS span, if({{by_group:Bool}}, u.group_key, '{{}}') AS merged_group, u.*
+        FROM (
+            SELECT {ROW} FROM usage FINAL
+            WHERE tenant_id = {{tenant:String}}
+                AND external_customer_id IN {{customers:Array(String)}}
+                AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
+                AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+                AND events > 0
+        ) AS u
+        INNER JOIN spans AS s
+            ON u.external_customer_id = s.customer AND u.external_subscription_id = s.subscription
+        WHERE u.bucket_start >= s.start AND u.bucket_start < s.end
+    ),
+    distinct_values AS (
+        SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
+            uniqExact(v.value_hash) AS values
+        FROM (
+            SELECT {KEY}, revision, value_hash FROM usage_values
+            WHERE tenant_id = {{tenant:String}}
+                AND external_customer_id IN {{customers:Array(String)}}
+                AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
+                AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+        ) AS v
+        INNER JOIN winners AS w USING ({KEY}, revision)
+        GROUP BY w.span, w.meter, w.merged_group
+    ),
+    merged AS (
+        SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
+            sum(w.events) AS events,
+            sum(w.sum) AS sum, min(w.min) AS min, max(w.max) AS max,
+            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
+                w.latest_at IS NOT NULL) AS latest,
+            countIf(w.latest_at IS NOT NULL) AS latests,
+            max(w.revision) AS revision
+        FROM winners AS w
+        GROUP BY w.span, w.meter, w.merged_group
+    )
+SELECT m.span AS span, m.meter AS meter, m.group_key AS group_key, m.events AS events,
+    m.sum AS sum, m.min AS min, m.max AS max,
+    if(m.latests > 0, m.latest.1, NULL) AS latest_at,
+    m.latest.2 AS latest_id,
+    if(m.latests > 0, m.latest.3, NULL) AS latest_value,
+    d.values AS distinct, m.revision AS revision
+FROM merged AS m
+LEFT JOIN distinct_values AS d USING (span, meter, group_key)
+ORDER BY span, meter, group_key
+"""
+
+
+def merged_usage(
+    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], *, by_group: bool = True
+) -> pa.Table:
+    """One row for each span, meter and group with counted events, sorted by these.
+
+    Without `by_group` all groups of a meter are merged to one, `{}`.
+
+    Columns: `span` (index into `spans`), `meter`, `group_key`, `events`, `sum`, `min`,
+    `max`, `latest_at`, `latest_id`, `latest_value`, `distinct` (number of distinct
+    values), `revision` (the highest of the rows). A row belongs to a span by its
+    `bucket_start`; spans may overlap. Spans without usage have no row.
+    """
+    numbered = [
+        (index, customer, subscription or "", start, end)
+        for index, (customer, subscription, start, end) in enumerate(spans)
+    ]
+    pieces = list(chunks(numbered, warehouse.parameter_bytes)) or [[]]
+    return pa.concat_tables([_merged(warehouse, tenant, piece, by_group) for piece in pieces])
+
+
+def _merged(
+    warehouse: Warehouse,
+    tenant: str,
+    spans: Sequence[tuple[int, str, str, datetime, datetime]],
+    by_group: bool,
+) -> pa.Table:
+    return warehouse.query_arrow(
+        _MERGED,
+        {
+            "tenant": tenant,
+            "by_group": by_group,
+            "customers": sorted({customer for _, customer, _, _, _ in spans}),
+            "first": min((span[3] for span in spans), default=_EPOCH),
+            "last": max((span[4] for span in spans), default=_EPOCH),
+            "spans": list(spans),
+        },
+    )

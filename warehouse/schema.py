@@ -1,0 +1,343 @@
+"""The tables of the warehouse, as migrations in the order in which they are applied.
+
+A migration is a list of statements each of which may run any number of times
+(`IF NOT EXISTS`), so that a run that stops half-way is finished by the next one. A
+migration that was released never changes; its checksum is kept in
+`schema_migrations` and compared at every start.
+
+Columns and the reasons for the sorting keys are described in `docs/tables.md`. All
+keys start with the tenant. `''` stands for "none" in ids, which are never empty.
+Every partition key is a function of the sorting key: `do_not_merge_across_partitions_
+select_final` relies on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+MIGRATIONS_TABLE = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version UInt32,
+    name String,
+    checksum String,
+    applied_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(applied_at)
+ORDER BY version
+"""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema; `version` counts from 1 without gaps."""
+
+    version: int
+    name: str
+    statements: tuple[str, ...]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the statements; white space does not count."""
+        text = "\n".join(" ".join(statement.split()) for statement in self.statements)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+_EVENTS = """
+CREATE TABLE IF NOT EXISTS events (
+    tenant_id LowCardinality(String),
+    event_id String,
+    event_name LowCardinality(String),
+    external_customer_id String,
+    external_subscription_id LowCardinality(String),
+    source LowCardinality(String),
+    timestamp DateTime64(6, 'UTC'),
+    ingested_at DateTime64(6, 'UTC'),
+    properties String CODEC(ZSTD(1)),
+    origin LowCardinality(String),
+    origin_row Int64,
+    identity_hash FixedString(16),
+    content_hash FixedString(16),
+    precedence UInt64 MATERIALIZED bitNot(toUInt64(toUnixTimestamp64Micro(ingested_at))),
+    INDEX by_identity identity_hash TYPE bloom_filter(0.01) GRANULARITY 4,
+    INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 4
+) ENGINE = ReplacingMergeTree(precedence)
+PARTITION BY toYYYYMM(timestamp)
+ORDER BY (
+    tenant_id, external_customer_id, toStartOfHour(timestamp), identity_hash, content_hash
+)
+"""
+
+_USAGE = """
+CREATE TABLE IF NOT EXISTS usage (
+    tenant_id LowCardinality(String),
+    external_customer_id String,
+    meter LowCardinality(String),
+    external_subscription_id String,
+    group_key String,
+    bucket_start DateTime64(6, 'UTC'),
+    bucket_end DateTime64(6, 'UTC'),
+    sum Decimal(76, 12),
+    min Nullable(Decimal(38, 12)),
+    max Nullable(Decimal(38, 12)),
+    latest_value Nullable(Decimal(38, 12)),
+    latest_at Nullable(DateTime64(6, 'UTC')),
+    latest_id String,
+    events UInt64,
+    revision UInt32,
+    meter_hash LowCardinality(String),
+    updated_at DateTime64(6, 'UTC'),
+    version UInt64 MATERIALIZED bitOr(bitShiftLeft(toUInt64(revision), 40), events)
+) ENGINE = ReplacingMergeTree(version)
+PARTITION BY toYYYYMM(bucket_start)
+ORDER BY (
+    tenant_id, external_customer_id, meter, external_subscription_id, bucket_start, group_key
+)
+"""
+
+_USAGE_VALUES = """
+CREATE TABLE IF NOT EXISTS usage_values (
+    tenant_id LowCardinality(String),
+    external_customer_id String,
+    meter LowCardinality(String),
+    external_subscription_id String,
+    group_key String,
+    bucket_start DateTime64(6, 'UTC'),
+    revision UInt32,
+    value_hash FixedString(16)
+) ENGINE = ReplacingMergeTree
+PARTITION BY toYYYYMM(bucket_start)
+ORDER BY (
+    tenant_id, external_customer_id, meter, external_subscription_id, bucket_start, group_key,
+    revision, value_hash
+)
+"""
+
+_QUARANTINE = """
+CREATE TABLE IF NOT EXISTS quarantine (
+    tenant_id LowCardinality(String),
+    origin LowCardinality(String),
+    origin_row Int64,
+    reason LowCardinality(String),
+    meter LowCardinality(String),
+    field String,
+    detail String,
+    event_id String,
+    external_customer_id String,
+    payload String CODEC(ZSTD(1)),
+    quarantined_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(quarantined_at)
+ORDER BY (tenant_id, origin, origin_row, meter, reason)
+"""
+
+_PROGRESS = """
+CREATE TABLE IF NOT EXISTS progress (
+    tenant_id LowCardinality(String),
+    shard UInt32,
+    closed_until DateTime64(6, 'UTC'),
+    updated_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(closed_until)
+ORDER BY (tenant_id, shard)
+"""
+
+_DIRTY = """
+CREATE TABLE IF NOT EXISTS dirty (
+    tenant_id LowCardinality(String),
+    external_customer_id String,
+    bucket_start DateTime64(6, 'UTC'),
+    reason LowCardinality(String),
+    identity_hash FixedString(16),
+    marked_at DateTime64(6, 'UTC'),
+    cleared UInt8,
+    updated_at DateTime64(6, 'UTC'),
+    version UInt64 MATERIALIZED
+        bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(marked_at)), 1), cleared)
+) ENGINE = ReplacingMergeTree(version)
+ORDER BY (tenant_id, external_customer_id, bucket_start, reason, identity_hash)
+"""
+
+_INGEST_STATS = """
+CREATE TABLE IF NOT EXISTS ingest_stats (
+    tenant_id LowCardinality(String),
+    origin LowCardinality(String),
+    origin_row Int64,
+    minute DateTime64(6, 'UTC'),
+    read UInt64,
+    accepted UInt64,
+    duplicate UInt64,
+    conflict UInt64,
+    quarantined UInt64,
+    late UInt64,
+    recorded_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(recorded_at)
+ORDER BY (tenant_id, origin, origin_row)
+"""
+
+_CATALOGS = """
+CREATE TABLE IF NOT EXISTS catalogs (
+    tenant_id LowCardinality(String),
+    catalog_hash String,
+    content String CODEC(ZSTD(1)),
+    loaded_at DateTime64(6, 'UTC'),
+    precedence UInt64 MATERIALIZED bitNot(toUInt64(toUnixTimestamp64Micro(loaded_at)))
+) ENGINE = ReplacingMergeTree(precedence)
+ORDER BY (tenant_id, catalog_hash)
+"""
+
+_INVOICES = """
+CREATE TABLE IF NOT EXISTS invoices (
+    tenant_id LowCardinality(String),
+    invoice_id String,
+    kind LowCardinality(String),
+    status LowCardinality(String),
+    number String,
+    issuer LowCardinality(String),
+    external_customer_id String,
+    external_subscription_id String,
+    currency LowCardinality(String),
+    billing_group String,
+    billing_date DateTime64(6, 'UTC'),
+    sequence UInt32,
+    issue_date Nullable(Date32),
+    due_date Nullable(Date32),
+    period_start DateTime64(6, 'UTC'),
+    period_end DateTime64(6, 'UTC'),
+    catalog_hash String,
+    subtotal Decimal(38, 12),
+    discount Decimal(38, 12),
+    credit Decimal(38, 12),
+    tax Decimal(38, 12),
+    total Decimal(38, 12),
+    prepaid Decimal(38, 12),
+    due Decimal(38, 12),
+    hold_reason LowCardinality(String),
+    original_invoice_id String,
+    reason_code LowCardinality(String),
+    target_hash String,
+    document String CODEC(ZSTD(1)),
+    revision UInt64,
+    updated_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(revision)
+ORDER BY (tenant_id, invoice_id)
+"""
+
+_INVOICE_LINES = """
+CREATE TABLE IF NOT EXISTS invoice_lines (
+    tenant_id LowCardinality(String),
+    invoice_id String,
+    line_id String,
+    position UInt32,
+    external_subscription_id String,
+    charge String,
+    plan_version String,
+    meter LowCardinality(String),
+    group_key String,
+    service_start Nullable(DateTime64(6, 'UTC')),
+    service_end Nullable(DateTime64(6, 'UTC')),
+    quantity String,
+    unit_amount String,
+    amount_exact String,
+    amount Decimal(38, 12),
+    discount Decimal(38, 12),
+    credit Decimal(38, 12),
+    tax_code LowCardinality(String),
+    tax_rate String,
+    tax Decimal(38, 12),
+    usage_revision UInt32,
+    description String,
+    original_invoice_id String,
+    original_line_id String,
+    reason_code LowCardinality(String),
+    target_hash String,
+    document String CODEC(ZSTD(1)),
+    revision UInt64,
+    updated_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(updated_at)
+ORDER BY (tenant_id, invoice_id, line_id, revision)
+"""
+
+_CREDIT_LEDGER = """
+CREATE TABLE IF NOT EXISTS credit_ledger (
+    tenant_id LowCardinality(String),
+    external_customer_id String,
+    ledger_entry_id String,
+    kind LowCardinality(String),
+    grant_id String,
+    invoice_id String,
+    currency LowCardinality(String),
+    amount Decimal(38, 12),
+    at DateTime64(6, 'UTC'),
+    expires_at Nullable(DateTime64(6, 'UTC')),
+    document String CODEC(ZSTD(1)),
+    revision UInt64,
+    updated_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(revision)
+ORDER BY (tenant_id, external_customer_id, ledger_entry_id)
+"""
+
+_AUDIT_LOG = """
+CREATE TABLE IF NOT EXISTS audit_log (
+    tenant_id LowCardinality(String),
+    seq UInt64,
+    at DateTime64(6, 'UTC'),
+    actor String,
+    action LowCardinality(String),
+    object String,
+    reason String,
+    content_hash String,
+    prev_hash String
+) ENGINE = ReplacingMergeTree
+ORDER BY (tenant_id, seq)
+"""
+
+_TOUCHED = """
+CREATE TABLE IF NOT EXISTS touched (
+    tenant_id String,
+    run_id String,
+    external_customer_id String,
+    identity_hash FixedString(16),
+    timestamp DateTime64(6, 'UTC'),
+    written_at DateTime('UTC') DEFAULT now('UTC')
+) ENGINE = ReplacingMergeTree
+PARTITION BY (tenant_id, run_id)
+ORDER BY (tenant_id, run_id, external_customer_id, identity_hash, timestamp)
+TTL written_at + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1
+"""
+
+_TOUCHED_HOURS = """
+CREATE TABLE IF NOT EXISTS touched_hours (
+    tenant_id String,
+    run_id String,
+    external_customer_id String,
+    hour DateTime('UTC'),
+    written_at DateTime('UTC') DEFAULT now('UTC')
+) ENGINE = ReplacingMergeTree
+PARTITION BY (tenant_id, run_id)
+ORDER BY (tenant_id, run_id, external_customer_id, hour)
+TTL written_at + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        version=1,
+        name="tables",
+        statements=(
+            _EVENTS,
+            _USAGE,
+            _USAGE_VALUES,
+            _QUARANTINE,
+            _PROGRESS,
+            _DIRTY,
+            _INGEST_STATS,
+            _CATALOGS,
+            _INVOICES,
+            _INVOICE_LINES,
+            _CREDIT_LEDGER,
+            _AUDIT_LOG,
+            _TOUCHED,
+            _TOUCHED_HOURS,
+        ),
+    ),
+)
+"""All migrations of this program; the last one's version is the schema's."""
