@@ -16,7 +16,7 @@ sums are merged; ClickHouse keeps 256 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Literal
@@ -155,8 +155,8 @@ def partial(aggregation: Aggregation, value: str | None, suffix: str) -> list[pl
 
     Rows carry the value in column `value` (a number as `NUMBER`, a distinct value
     as its hash; null where the event does not count for this meter; None for
-    `count`), `timestamp` in microseconds, and `event_id` for `latest`. Each field is
-    named `<field>:<suffix>`.
+    `count`). Each field is named `<field>:<suffix>`. The fields of `latest` come from
+    `add_latest`, since a group's last row is found faster than it is sorted.
     """
     if value is None:
         return [pl.len().cast(pl.Int64).alias(f"events:{suffix}")]
@@ -168,13 +168,11 @@ def partial(aggregation: Aggregation, value: str | None, suffix: str) -> list[pl
         fields.append(column.min().alias(f"min:{suffix}"))
     elif aggregation == "max":
         fields.append(column.max().alias(f"max:{suffix}"))
-    elif aggregation == "latest":
-        fields += _latest("timestamp", "event_id", value, suffix)
     return fields
 
 
 def merge_fields(aggregation: Aggregation, suffix: str) -> list[pl.Expr]:
-    """Columnar `merge` of a whole group of partial states."""
+    """Columnar `merge` of a whole group of partial states; `latest` as in `partial`."""
     merged: list[pl.Expr] = []
     for field in FIELDS[aggregation]:
         column = pl.col(f"{field}:{suffix}")
@@ -184,21 +182,47 @@ def merge_fields(aggregation: Aggregation, suffix: str) -> list[pl.Expr]:
             merged.append(column.min())
         elif field == "max":
             merged.append(column.max())
-        elif field == "latest_value":
-            merged += _latest(
-                f"latest_at:{suffix}", f"latest_id:{suffix}", f"latest_value:{suffix}", suffix
-            )
     return merged
 
 
-def _latest(at: str, event_id: str, value: str, suffix: str) -> list[pl.Expr]:
-    counted = pl.col(value).is_not_null()
-    order: Sequence[pl.Expr] = [pl.col(at).filter(counted), pl.col(event_id).filter(counted)]
-    names = {"latest_at": at, "latest_id": event_id, "latest_value": value}
-    return [
-        pl.col(column).filter(counted).sort_by(order).last().alias(f"{name}:{suffix}")
-        for name, column in names.items()
-    ]
+def add_latest(
+    cells: pl.DataFrame,
+    rows: pl.DataFrame,
+    keys: list[str],
+    columns: tuple[str, str, str],
+    suffix: str,
+) -> pl.DataFrame:
+    """`cells` (one row a group of `keys`) with the fields of `latest` added.
+
+    `columns` of `rows` are the time, the event_id and the value; a row without a value
+    does not count. Of equal times the greatest event_id wins, compared as UTF-8 bytes.
+    """
+    at, event_id, value = columns
+    names = [f"{field}:{suffix}" for field in ("latest_at", "latest_id", "latest_value")]
+    counted = rows.filter(pl.col(value).is_not_null()).with_row_index("row")
+    time = pl.col(at)
+    last = counted.group_by(keys).agg(
+        time.max().alias("last"),
+        pl.col("row").get(time.arg_max()),
+        (time == time.max()).sum().alias("ties"),
+    )
+    chosen = counted.select(event_id, value)[last["row"]]
+    found = last.with_columns(
+        pl.col("last").alias(names[0]),
+        chosen[event_id].alias(names[1]),
+        chosen[value].alias(names[2]),
+    )
+    if last["ties"].max() not in (None, 1):
+        tied = found.filter(pl.col("ties") > 1)
+        best = (
+            counted.join(tied.select(*keys, pl.col("last").alias(at)), on=[*keys, at], nulls_equal=True)
+            .sort(event_id)
+            .group_by(keys, maintain_order=True)
+            .agg(pl.col(event_id).last().alias(names[1]), pl.col(value).last().alias(names[2]))
+        )
+        resolved = tied.drop(names[1:]).join(best, on=keys, nulls_equal=True)
+        found = pl.concat([found.filter(pl.col("ties") == 1), resolved.select(found.columns)])
+    return cells.join(found.select(*keys, *names), on=keys, how="left", nulls_equal=True)
 
 
 def check_sums(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:

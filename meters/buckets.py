@@ -85,28 +85,7 @@ def bucket_of(instant: datetime, zone: str, boundaries: Sequence[datetime]) -> S
 
 def hours_columnar(us: Int64s, zone: str) -> tuple[Int64s, Int64s]:
     """`hour_of` for a column: starts and ends."""
-    if us.size == 0:
-        return us.copy(), us.copy()
-    low, high = int(us.min()), int(us.max())
-    table = zone_table(zone, low, high)
-    first, last = np.searchsorted(table.changes, [low, high], side="right") - 1
-    if first == last:
-        since, until = table.changes[first], table.changes[first + 1]
-        offset = table.offsets[first]
-        starts = us + offset
-    else:
-        inner = table.changes[first + 1 : last + 1]
-        segment = first + np.searchsorted(inner, us, side="right")
-        since, until = table.changes[segment], table.changes[segment + 1]
-        offset = table.offsets[segment]
-        starts = us + offset
-    starts //= HOUR_US
-    starts *= HOUR_US
-    starts -= offset
-    ends = starts + HOUR_US
-    np.maximum(starts, since, out=starts)
-    np.minimum(ends, until, out=ends)
-    return starts, ends
+    return bucket_starts_ends(us, zone, np.empty(0, dtype=np.int64))
 
 
 def days_columnar(us: Int64s, zone: str) -> tuple[Int64s, Int64s]:
@@ -123,17 +102,24 @@ def days_columnar(us: Int64s, zone: str) -> tuple[Int64s, Int64s]:
 
 def bucket_starts_ends(us: Int64s, zone: str, boundaries_us: Int64s) -> tuple[Int64s, Int64s]:
     """`bucket_of` for a column: starts and ends."""
-    starts, ends = hours_columnar(us, zone)
     if us.size == 0:
-        return starts, ends
-    low, high = starts.min(), ends.max()
-    inner = np.unique(boundaries_us[(boundaries_us > low) & (boundaries_us < high)])
-    if inner.size == 0:
-        return starts, ends
-    index = np.searchsorted(inner, us, side="right")
-    padded = np.concatenate(([LEAST_US], inner, [MOST_US]))
-    np.maximum(starts, padded[index], out=starts)
-    np.minimum(ends, padded[index + 1], out=ends)
+        return us.copy(), us.copy()
+    low, high = int(us.min()), int(us.max())
+    table = zone_table(zone, low, high)
+    # Nothing that is more than an hour away cuts an hour.
+    cuts = np.union1d(table.changes, boundaries_us)
+    cuts = cuts[(cuts > low - HOUR_US) & (cuts < high + HOUR_US)]
+    edges = np.concatenate(([LEAST_US], cuts, [MOST_US]))
+    at = np.searchsorted(cuts, us, side="right")
+    since = np.concatenate(([low], cuts))
+    offset = table.offsets[np.searchsorted(table.changes, since, side="right") - 1].take(at)
+    starts = us + offset
+    starts //= HOUR_US
+    starts *= HOUR_US
+    starts -= offset
+    ends = starts + HOUR_US
+    np.maximum(starts, edges.take(at), out=starts)
+    np.minimum(ends, edges[1:].take(at), out=ends)
     return starts, ends
 
 

@@ -20,18 +20,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from meters.currencies import currency_exponent
 from meters.errors import Rejected
 from meters.expressions import Expression
-from meters.numbers import LIMIT, NUMBER_PATTERN, PLACES
+from meters.numbers import LIMIT, NUMBER_PATTERN, PLACES, fits, read_decimal
 from meters.scalars import Scalar
+from meters.timestamps import END_OF_TIME, FIRST_INSTANT, format_instant, parse_timestamp
 from meters.timestamps import EXPECTED as EXPECTED_TIME
-from meters.timestamps import format_instant, parse_timestamp
 from meters.zones import zone_info
 
 MAX_AMOUNT_PLACES = 20
 """Prices may be finer than measured numbers: USD 0.023 a gibibyte is 2.1e-11 a byte."""
-
-FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
-END_OF_TIME = datetime(2300, 1, 1, tzinfo=UTC)
-"""Instants stay below this: ClickHouse's DateTime64 ends with the year 2299."""
 
 RESERVED_EVENTS = "beammeter."
 """Events of this prefix steer Beammeter (`beammeter.void`) and are not metered."""
@@ -70,12 +66,10 @@ def _decimal(value: object) -> Decimal:
     text = str(value)
     if _DECIMAL.fullmatch(text) is None:
         raise ValueError(f'must be a decimal such as "0.002" (got {_shown(value)})')
-    number = Decimal(text)
-    exponent = number.as_tuple().exponent
-    if number.adjusted() >= 15 or not isinstance(exponent, int):
-        raise ValueError(f"must have a magnitude below {LIMIT} (got {_shown(text)})")
-    if exponent < -MAX_AMOUNT_PLACES:
-        raise ValueError(f"must have at most {MAX_AMOUNT_PLACES} decimals (got {_shown(text)})")
+    number = read_decimal(text)
+    if number is None or not fits(number, MAX_AMOUNT_PLACES):
+        limits = f"below {LIMIT} and have at most {MAX_AMOUNT_PLACES} decimals"
+        raise ValueError(f"must be {limits} (got {_shown(text)})")
     return number
 
 
@@ -148,21 +142,22 @@ def _event_name(value: str) -> str:
 
 
 def _filter_value(value: object) -> Scalar:
-    if isinstance(value, Unquoted):
-        if _DECIMAL.fullmatch(value.text) is None:
-            raise ValueError(f"must be a plain decimal or quoted text (got {value.text})")
-        value = Decimal(value.text)
-    if isinstance(value, int | Decimal) and not isinstance(value, bool):
-        number = Decimal(value)
-        exponent = number.as_tuple().exponent
-        if not isinstance(exponent, int) or number.adjusted() >= 15:
-            raise ValueError(f"must have a magnitude below {LIMIT} (got {_shown(value)})")
-        if exponent < -PLACES:
-            raise ValueError(f"must have at most {PLACES} decimals, as events have (got {number})")
-        return value
     if value is None or isinstance(value, str | bool):
         return value
-    raise ValueError(f"must be text, a number, true, false or null (got {_shown(value)})")
+    text = value.text if isinstance(value, Unquoted) else str(value)
+    number: int | Decimal | None = None
+    if isinstance(value, int | Decimal):
+        number = value
+    elif isinstance(value, Unquoted) and _DECIMAL.fullmatch(text):
+        number = read_decimal(text)
+    else:
+        must = "must be text (in quotes), a plain number, true, false or null"
+        raise ValueError(f"{must} (got {_shown(value)})")
+    if number is None or not fits(Decimal(number), PLACES):
+        # Another number would match no event, whose numbers have these limits.
+        must = f"must be below {LIMIT} and have at most {PLACES} decimals"
+        raise ValueError(f"{must} (got {_shown(value)})")
+    return number
 
 
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]

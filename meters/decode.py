@@ -1,7 +1,7 @@
 """Decoding: raw columns of a source become events, or go to quarantine.
 
 One function over a whole batch, no Python per row except for hashing. A row is
-refused as a whole for the first rule that it breaks, in the order of `_refusals`;
+refused as a whole for the first rule that it breaks, in the order of `_rules`;
 the others become `EVENT_SCHEMA`. That the properties are a JSON object is found by
 `meters.projection`, which parses them anyway.
 """
@@ -10,26 +10,47 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from meters import timestamps
 from meters.errors import Rejected
-from meters.event import EVENT_SCHEMA, HASH, INSTANT, QUARANTINE_SCHEMA, content_prefix, hash128
-from meters.scalars import canonical_json, parse_json
+from meters.event import (
+    EVENT_SCHEMA,
+    HASH,
+    INSTANT,
+    QUARANTINE_SCHEMA,
+    Uint64s,
+    content_hashes,
+    content_prefix,
+    content_seeds,
+    hash128,
+)
+from meters.scalars import is_json
+from meters.zones import microseconds
 
 IDS = ("event_id", "event_name", "external_customer_id")
+SUBSCRIPTION = "external_subscription_id"
+TIMES = ("timestamp", "ingested_at")
 MAX_ID_BYTES = 1024
 
-_RANGE = "not before 1970 and at most 24 h after the event was ingested"
+_FIRST = microseconds(timestamps.FIRST_INSTANT)
+_END = microseconds(timestamps.END_OF_TIME)
+_RANGE = "in the years 1970 to 2299, an event's at most 24 h after it was ingested"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The events of one batch and the rows that were refused."""
+    """The events of one batch and the rows that were refused.
+
+    `properties` are the texts of the events' properties, which later steps parse.
+    """
 
     events: pa.Table
+    properties: list[bytes]
     quarantine: pa.Table
 
 
@@ -40,55 +61,54 @@ def decode(raw: pa.Table, tenant: str, origin: str, rows: pa.Array) -> Decoded:
     external_subscription_id, source and properties as text, timestamp and
     ingested_at as text or as UTC instants; `rows` numbers the rows in `origin`.
     """
-    frame = pl.DataFrame(pl.from_arrow(raw)).with_columns(
-        _microseconds(raw, "timestamp"), _microseconds(raw, "ingested_at")
+    frame = pl.DataFrame(
+        [
+            *(pl.Series(name, pl.from_arrow(raw.column(name))) for name in (*IDS, SUBSCRIPTION)),
+            *(_microseconds(raw, name) for name in TIMES),
+            pl.Series("timestamp_given", pl.from_arrow(raw.column("timestamp").is_valid())),
+        ]
     )
-    frame = frame.with_columns(_refusals().alias("reason"))
-    refused = frame["reason"].is_not_null()
-    keep: pa.Array = (~refused).to_arrow() if refused.any() else None
-    return Decoded(
-        events=_events(raw, frame, tenant, origin, rows, keep),
-        quarantine=_quarantine(raw, frame, tenant, origin, rows, refused),
-    )
+    rules = _rules()
+    refused = frame.select(pl.any_horizontal(broken for _, broken in rules)).to_series()
+    quarantine = QUARANTINE_SCHEMA.empty_table()
+    if refused.any():
+        code = pl.coalesce(pl.when(broken).then(pl.lit(label)) for label, broken in rules)
+        codes = frame.filter(refused).select(code).to_series().to_list()
+        quarantine = _quarantine(raw, codes, tenant, origin, rows, refused.to_arrow())
+        keep = (~refused).to_arrow()
+        raw, rows, frame = raw.filter(keep), rows.filter(keep), frame.filter(~refused)
+    return _events(raw, frame, tenant, origin, rows, quarantine)
 
 
 def _microseconds(raw: pa.Table, name: str) -> pl.Series:
     column = raw.column(name)
     if pa.types.is_timestamp(column.type):
-        return pl.Series(f"{name}_us", pl.from_arrow(column.cast(INSTANT, safe=False))).cast(
-            pl.Int64
-        )
-    texts = pl.Series(f"{name}_us", pl.from_arrow(column.cast(pa.string())))
-    if texts.n_unique() == 1 and texts.len() > 1:
-        return (
-            timestamps.parse_timestamps(texts[:1])
-            .rename(f"{name}_us")
-            .new_from_index(0, texts.len())
-        )
-    return timestamps.parse_timestamps(texts).rename(f"{name}_us")
+        instants = column.cast(INSTANT, safe=False).cast(pa.int64())
+        return pl.Series(name, pl.from_arrow(instants))
+    texts = pl.Series(name, pl.from_arrow(column.cast(pa.string())))
+    if texts.len() > 1 and texts.n_unique() == 1:
+        return timestamps.parse_timestamps(texts[:1]).new_from_index(0, texts.len()).rename(name)
+    return timestamps.parse_timestamps(texts).rename(name)
 
 
-def _refusals() -> pl.Expr:
-    """The code of the first rule that a row breaks, as `field|reason`, or null."""
+def _rules() -> list[tuple[str, pl.Expr]]:
+    """What makes a row no event, as (`field|reason`, broken); the first one counts."""
     rules: list[tuple[str, pl.Expr]] = []
     for name in IDS:
         rules.append((f"{name}|missing_field", pl.col(name).is_null()))
         rules.append((f"{name}|empty_field", pl.col(name) == ""))
         rules.append((f"{name}|too_long", pl.col(name).str.len_bytes() > MAX_ID_BYTES))
-    at, seen = pl.col("timestamp_us"), pl.col("ingested_at_us")
+    at, seen = pl.col("timestamp"), pl.col("ingested_at")
     rules += [
-        ("external_subscription_id|empty_field", pl.col("external_subscription_id") == ""),
-        ("timestamp|missing_field", pl.col("timestamp").is_null()),
+        (f"{SUBSCRIPTION}|empty_field", pl.col(SUBSCRIPTION) == ""),
+        ("timestamp|missing_field", pl.col("timestamp_given").not_()),
         ("timestamp|invalid_timestamp", at.is_null()),
         ("ingested_at|invalid_timestamp", seen.is_null()),
-        ("ingested_at|timestamp_out_of_range", seen < 0),
-        ("timestamp|timestamp_out_of_range", (at < 0) | (at > seen + timestamps.MAX_AHEAD)),
-        ("properties|invalid_json", ~pl.col("properties").fill_null("{}").str.contains(r"^\s*\{")),
+        ("ingested_at|timestamp_out_of_range", (seen < _FIRST) | (seen >= _END)),
+        ("timestamp|timestamp_out_of_range", (at < _FIRST) | (at >= _END)),
+        ("timestamp|timestamp_out_of_range", at > seen + timestamps.MAX_AHEAD),
     ]
-    code = pl.lit(None, pl.String)
-    for label, broken in reversed(rules):
-        code = pl.when(broken).then(pl.lit(label)).otherwise(code)
-    return code
+    return [(label, broken.fill_null(False)) for label, broken in rules]
 
 
 def _events(
@@ -97,80 +117,61 @@ def _events(
     tenant: str,
     origin: str,
     rows: pa.Array,
-    keep: pa.Array | None,
-) -> pa.Table:
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {
-        name: raw.column(name).cast(pa.string())
-        for name in (*IDS, "external_subscription_id", "source")
+    quarantine: pa.Table,
+) -> Decoded:
+    size = raw.num_rows
+    texts = _strings(raw, "properties")
+    if texts.null_count:
+        texts = pc.fill_null(texts, "{}")
+    properties: list[bytes] = texts.cast(pa.binary()).to_pylist()
+    seeds = _seeds(raw, frame["timestamp"])
+    columns = {
+        "tenant_id": pa.repeat(pa.scalar(tenant, pa.string()), size),
+        **{name: _strings(raw, name) for name in (*IDS, SUBSCRIPTION, "source")},
+        **{name: frame[name].to_arrow().cast(INSTANT) for name in TIMES},
+        "properties": texts,
+        "origin": pa.repeat(pa.scalar(origin, pa.string()), size),
+        "origin_row": rows,
+        "identity_hash": _hashes(hash128(_strings(raw, "event_id").cast(pa.binary()).to_pylist())),
+        "content_hash": _hashes(content_hashes(seeds.tolist(), properties)),
     }
-    properties = raw.column("properties").cast(pa.string())
-    columns["properties"] = pc.fill_null(properties, "{}") if properties.null_count else properties
-    columns["timestamp"] = frame["timestamp_us"].to_arrow()
-    columns["ingested_at"] = frame["ingested_at_us"].to_arrow()
-    columns["origin_row"] = rows
-    table = pa.table(columns)
-    if keep is not None:
-        table = table.filter(keep)
-    table = table.combine_chunks()
-    size = table.num_rows
-    table = (
-        table.append_column("tenant_id", _constant(tenant, size))
-        .append_column("origin", _constant(origin, size))
-        .append_column("identity_hash", _hashes(table.column("event_id")))
-        .append_column("content_hash", _hashes(_content(table)))
-    )
-    return table.select(EVENT_SCHEMA.names).cast(EVENT_SCHEMA)
+    events = pa.table({name: columns[name] for name in EVENT_SCHEMA.names}, schema=EVENT_SCHEMA)
+    return Decoded(events, properties, quarantine)
 
 
-def _constant(text: str, size: int) -> pa.Array:
-    return pa.repeat(pa.scalar(text, pa.string()), size)
+def _strings(raw: pa.Table, name: str) -> pa.Array:
+    column = raw.column(name).cast(pa.string())
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _hashes(texts: pa.ChunkedArray) -> pa.Array:
-    values = hash128(texts.cast(pa.binary()).to_pylist())
-    return pa.FixedSizeBinaryArray.from_buffers(
-        HASH, len(values), [None, pa.py_buffer(b"".join(values))]
-    )
+def _hashes(values: list[bytes]) -> pa.Array:
+    data = pa.py_buffer(b"".join(values))
+    return pa.FixedSizeBinaryArray.from_buffers(HASH, len(values), [None, data])
 
 
-def _content(table: pa.Table) -> pa.ChunkedArray:
-    """The text that `meters.event.content_hash` hashes, for each row."""
-    names = ["event_name", "external_subscription_id", "source"]
-    keys = pl.DataFrame(pl.from_arrow(table.select(names)))
-    distinct = keys.unique()
-    prefixes = [content_prefix(*row) for row in distinct.iter_rows()]
-    if len(prefixes) == 1:
-        prefix: object = prefixes[0]
-    else:
-        joined = keys.join(
-            distinct.with_columns(pl.Series("prefix", prefixes)),
-            on=names,
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )
-        prefix = joined["prefix"].to_arrow().cast(pa.string())
-    at = table.column("timestamp").cast(pa.int64()).cast(pa.string())
-    return pc.binary_join_element_wise(prefix, at, table.column("properties"), "")
+def _seeds(raw: pa.Table, at: pl.Series) -> Uint64s:
+    """The seed of each event's content hash (`meters.event.content_seeds`)."""
+    times = at.to_numpy().astype(np.uint64)
+    keys = pl.DataFrame(pl.from_arrow(raw.select(["event_name", SUBSCRIPTION, "source"])))
+    if not raw.num_rows:
+        return times
+    if all(column.n_unique() == 1 for column in keys):
+        return content_seeds(content_prefix(*keys.row(0)), times)
+    seeds = np.empty(len(times), dtype=np.uint64)
+    for rows in keys.with_row_index().group_by(keys.columns).agg("index").iter_rows():
+        here = np.asarray(rows[-1])
+        seeds[here] = content_seeds(content_prefix(*rows[:-1]), times[here])
+    return seeds
 
 
 def _quarantine(
-    raw: pa.Table,
-    frame: pl.DataFrame,
-    tenant: str,
-    origin: str,
-    rows: pa.Array,
-    refused: pl.Series,
+    raw: pa.Table, codes: list[str], tenant: str, origin: str, rows: pa.Array, mask: pa.Array
 ) -> pa.Table:
-    if not refused.any():
-        return QUARANTINE_SCHEMA.empty_table()
-    mask = refused.to_arrow()
-    bad = raw.filter(mask).to_pylist()
-    numbers = rows.filter(mask).to_pylist()
-    codes = frame["reason"].filter(refused).to_list()
     entries = [
         _entry(row, number, code, tenant, origin)
-        for row, number, code in zip(bad, numbers, codes, strict=True)
+        for row, number, code in zip(
+            raw.filter(mask).to_pylist(), rows.filter(mask).to_pylist(), codes, strict=True
+        )
     ]
     return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
 
@@ -185,7 +186,6 @@ def _entry(
         "too_long": f"at most {MAX_ID_BYTES} bytes long",
         "invalid_timestamp": timestamps.EXPECTED,
         "timestamp_out_of_range": _RANGE,
-        "invalid_json": "a JSON object",
     }[reason]
     return {
         "tenant_id": tenant,
@@ -209,14 +209,13 @@ def _shown(value: object) -> object:
 def payload(row: dict[str, object]) -> str:
     """The event as one line of JSON, as a replay would read it; nulls are left out.
 
-    Properties that are no JSON stand as text, so that nothing of them is lost.
+    Properties keep their own text; where that is no JSON it stands as a string, so that
+    nothing of it is lost.
     """
-    shown = {name: str(_shown(value)) for name, value in row.items() if value is not None}
-    properties = shown.pop("properties", None)
-    fields: dict[str, object] = dict(shown)
-    if properties is not None:
-        try:
-            fields["properties"] = parse_json(properties)
-        except ValueError:
-            fields["properties"] = properties
-    return canonical_json(fields)
+    fields: dict[str, object] = {
+        name: str(_shown(value)) for name, value in row.items() if value is not None
+    }
+    properties = fields.get("properties")
+    if isinstance(properties, str) and is_json(properties):
+        fields["properties"] = msgspec.Raw(properties.encode())
+    return msgspec.json.encode(fields).decode()

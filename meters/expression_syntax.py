@@ -14,7 +14,7 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedToken
 
 from meters.expression_values import Value
-from meters.numbers import LIMIT
+from meters.numbers import LIMIT, fits, read_decimal
 
 MAX_LENGTH = 2000
 MAX_LITERAL_PLACES = 30
@@ -74,10 +74,8 @@ def constant(token: Token) -> Value:
     if kind == "BYTES_LIT":
         raise wrong("have text instead of bytes", text, token)
     digits = text.rstrip("uU") if kind == "UINT_LIT" else text
-    number = Decimal(int(digits, 16)) if "x" in digits else Decimal(digits)
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int)
-    if number.adjusted() >= 15 or exponent < -MAX_LITERAL_PLACES:
+    number = Decimal(int(digits, 16)) if "x" in digits else read_decimal(digits)
+    if number is None or not fits(number, MAX_LITERAL_PLACES):
         limits = f"numbers below {LIMIT} with at most {MAX_LITERAL_PLACES} decimals"
         raise wrong(f"have {limits}", text, token)
     return number

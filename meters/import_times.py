@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation
 from typing import Any
 
@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 from meters import timestamps
 from meters.errors import ConfigurationError
 from meters.event import INSTANT
-from meters.zones import zone_info
+from meters.zones import microseconds, zone_info
 
 Micros = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -71,7 +71,9 @@ _LOCAL = (
 )
 _UNIX = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?")
 _FLOOR = Context(prec=60, rounding=ROUND_FLOOR, traps=[InvalidOperation])
-_MAX_MICROS = 2**62
+_LEAST = microseconds(datetime(1, 1, 1, tzinfo=UTC))
+_MOST = microseconds(datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
+_PER_UNIT = {"s": SECOND, "ms": 1000, "us": 1}
 
 
 @dataclass(frozen=True)
@@ -122,19 +124,17 @@ class TimeReader:
     def read(self, texts: pa.Array) -> pa.Array:
         """Instants (`timestamp[us, UTC]`) for an array of strings; null where refused."""
         if self.is_unix:
-            micros = [self._unix(text) for text in texts.to_pylist()]
-            return pa.array(micros, pa.int64()).cast(INSTANT)
+            return self._unix_times(texts).cast(INSTANT)
         if self.format is None:
             return self._rfc3339(texts)
         return _instants(*_micros(_match(texts, self.pattern or ""), len(texts), self.zone))
 
     def localise(self, local: pa.Array) -> pa.Array:
-        """Instants for local times (`timestamp` without a zone) of the reader's zone."""
+        """Instants for local times (`timestamp[us]` without a zone) of the reader's zone."""
         if self.zone is None:
             raise ValueError("local times need a zone")
         valid = _flags(pc.is_valid(local))
-        micros = local.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-        values = np.asarray(pc.fill_null(micros, 0), dtype=np.int64)
+        values = np.asarray(pc.fill_null(local.cast(pa.int64()), 0), dtype=np.int64)
         return _instants(to_utc(values, self.zone), valid)
 
     def _rfc3339(self, texts: pa.Array) -> pa.Array:
@@ -151,6 +151,12 @@ class TimeReader:
         valid[rest] = with_offset.is_not_null().to_numpy()
         return _instants(micros, valid)
 
+    def _unix_times(self, texts: pa.Array) -> pa.Array:
+        whole = pc.match_substring_regex(texts, "^-?[0-9]{1,18}$")
+        if pc.all(whole).as_py() is False:
+            return pa.array([self._unix(text) for text in texts.to_pylist()], pa.int64())
+        return _scaled(texts.cast(pa.int64()), 10 ** UNIX_DIGITS[self.format or ""])
+
     def _unix(self, text: str | None) -> int | None:
         if text is None or _UNIX.fullmatch(text) is None:
             return None
@@ -160,7 +166,7 @@ class TimeReader:
             micros = int(scaled.to_integral_value(context=_FLOOR))
         except InvalidOperation:
             return None
-        return micros if abs(micros) < _MAX_MICROS else None
+        return micros if _LEAST <= micros <= _MOST else None
 
 
 def compile_format(time_format: str) -> str:
@@ -211,6 +217,31 @@ def check_zone(name: str) -> None:
         ) from None
 
 
+def typed_micros(array: pa.Array) -> pa.Array:
+    """Microseconds of a column of timestamps or dates, as int64.
+
+    What is finer is cut off; null where the year is not within 1 to 9999.
+    """
+    kind = array.type
+    if pa.types.is_date32(kind):
+        numbers, factor = array.cast(pa.int32()).cast(pa.int64()), 24 * HOUR
+    elif pa.types.is_date64(kind):
+        numbers, factor = array.cast(pa.int64()), 1000
+    elif kind.unit == "ns":
+        return pc.divide(array.cast(pa.int64()), 1000)
+    else:
+        numbers, factor = array.cast(pa.int64()), _PER_UNIT[kind.unit]
+    return _scaled(numbers, factor)
+
+
+def _scaled(numbers: pa.Array, factor: int) -> pa.Array:
+    """`numbers` times `factor`, null where that is not within the years 1 to 9999."""
+    within = pc.and_(
+        pc.greater_equal(numbers, -(-_LEAST // factor)), pc.less_equal(numbers, _MOST // factor)
+    )
+    return pc.multiply(pc.if_else(within, numbers, None), factor)
+
+
 def to_utc(local: Micros, zone: str) -> Micros:
     """UTC microseconds for local wall times, given as microseconds of a naive epoch.
 
@@ -247,6 +278,7 @@ def _flags(array: pa.Array) -> Flags:
 
 
 def _instants(micros: Micros, valid: Flags) -> pa.Array:
+    valid = valid & (micros >= _LEAST) & (micros <= _MOST)
     return pa.array(micros, pa.int64(), mask=~valid).cast(INSTANT)
 
 

@@ -81,10 +81,9 @@ class Mapping:
         TimeReader.of(time_format, time_zone)
         return cls(columns, values, time_format, time_zone)
 
-    @property
-    def times(self) -> TimeReader:
-        """How `timestamp` is read; `ingested_at` always is RFC 3339 or a typed instant."""
-        return TimeReader.of(self.time_format, self.time_zone)
+    def times(self, field: str) -> TimeReader:
+        """How the texts of a time are read; the format is that of `timestamp` alone."""
+        return TimeReader.of(self.time_format if field == "timestamp" else None, self.time_zone)
 
     def constant(self, field: str) -> str | None:
         """The value that every event has in `field`, if any."""

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 
-from meters.aggregators import check_sums, merge_fields, partial
+from meters.aggregators import add_latest, check_sums, merge_fields, partial
 from meters.attribution import Attribution
 from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
 from meters.catalog import Catalog, Meter, Subscription
@@ -153,7 +153,13 @@ class Measurement:
             fields += partial(meter.aggregation, value_column(meter), str(index))
             if meter.aggregation == "unique_count":
                 distinct.append(_values(rows, groups, meter, index))
-        cells = rows.group_by([*CELL, *groups]).agg(fields)
+        keys = [*CELL, *groups]
+        cells = rows.group_by(keys).agg(fields)
+        for index in family.members:
+            meter = self.catalog.meters[index]
+            if meter.aggregation == "latest":
+                columns = ("timestamp", "event_id", value_column(meter) or "")
+                cells = add_latest(cells, rows, keys, columns, str(index))
         return Cells(number, cells, pl.concat(distinct) if distinct else None)
 
     def _locate(self, events: pl.DataFrame, family: Family) -> pl.DataFrame:
@@ -228,9 +234,13 @@ class Measurement:
         fields = [pl.col("bucket_end").first()]
         for index in family.members:
             fields += merge_fields(self.catalog.meters[index].aggregation, str(index))
-        rows = (
-            pl.concat([part.rows for part in parts]).group_by([*CELL, *family.columns]).agg(fields)
-        )
+        keys = [*CELL, *family.columns]
+        every = pl.concat([part.rows for part in parts])
+        rows = every.group_by(keys).agg(fields)
+        for index in family.members:
+            if self.catalog.meters[index].aggregation == "latest":
+                columns = (f"latest_at:{index}", f"latest_id:{index}", f"latest_value:{index}")
+                rows = add_latest(rows, every, keys, columns, str(index))
         check_sums(rows, *(f"events:{index}" for index in family.members))
         values = [part.values for part in parts if part.values is not None]
         return Cells(parts[0].family, rows, pl.concat(values).unique() if values else None)

@@ -12,7 +12,7 @@ decimal strings alike.
 from __future__ import annotations
 
 import re
-from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, Overflow
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
 
 from meters.errors import Rejected
@@ -37,13 +37,27 @@ def parse_number(text: str, field: str = "value") -> Decimal:
     """
     if _NUMBER.fullmatch(text) is None:
         raise Rejected("invalid_number", field, text, "a decimal number")
-    number = Decimal(text)
-    if number and number.adjusted() >= 15:
+    number = read_decimal(text)
+    if number is None or (number and number.adjusted() >= 15):
         raise Rejected("number_out_of_range", field, text, _EXPECTED)
     rounded = _round(number)
     if abs(rounded) >= LIMIT:
         raise Rejected("number_out_of_range", field, text, _EXPECTED)
     return rounded
+
+
+def read_decimal(text: str) -> Decimal | None:
+    """The decimal that `text` writes; None where its exponent is beyond Decimal itself."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def fits(number: Decimal, places: int) -> bool:
+    """Whether the magnitude is below `LIMIT` and at most so many decimals are written."""
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= -places and number.adjusted() < 15
 
 
 def rounds(text: str) -> bool:

@@ -159,6 +159,8 @@ class Periods:
 
     def _from(self, instant: datetime) -> Iterator[Span]:
         """The periods from the one that holds `instant`, or the first, on."""
+        if self.end is not None and instant >= self.end:
+            return
         index = self._index(max(instant, self.anchor))
         start = self._start(index)
         while start < (_FOREVER if self.end is None else self.end):

@@ -13,7 +13,7 @@ halves of the identity hash), `content` (the first half of the content hash, in 
 order that compares as the bytes do), `event_id` (only where a meter needs it), and
 for each property `n:<name>` (number), `j:<name>` (canonical JSON scalar; null where
 missing or JSON null) or `h:<name>` (hash of the scalar). Expressions fill
-`n:=<meter>` and `h:=<meter>`.
+`n=<meter>` and `h=<meter>`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ NOT_SCALAR = "a string, a number, true, false or null"
 NO_SCALAR = "!"
 """Stands for a composite value: no JSON text equals it, so it meets no scalar."""
 
+_NOTHING = msgspec.Raw(b"")
 _LINE_BREAK = ord("\n")
 _PLAIN_NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,12})?$"
 _CANONICAL = r'^(?:"[^"\\]*"|-?[1-9][0-9]{0,29}|0|true|false)$'
@@ -67,7 +68,7 @@ def value_column(meter: Meter) -> str | None:
     if meter.aggregation == "count":
         return None
     kind = "h" if meter.aggregation == "unique_count" else "n"
-    return f"{kind}:={meter.id}" if meter.expression is not None else f"{kind}:{meter.property}"
+    return f"{kind}={meter.id}" if meter.expression is not None else f"{kind}:{meter.property}"
 
 
 @dataclass
@@ -93,13 +94,14 @@ class Projection:
         shape = msgspec.defstruct(
             "Properties",
             [
-                (slot, msgspec.Raw, msgspec.field(name=name, default=msgspec.Raw(b"")))
+                (slot, msgspec.Raw, msgspec.field(name=_encodable(name), default=_NOTHING))
                 for name, slot in self._fields.items()
             ],
             gc=False,
         )
         self._decode: Callable[[bytes], object] = msgspec.json.Decoder(shape).decode
-        self._empty = shape()
+        if any(_encodable(name) is None for name in names):
+            self._decode = _any_names(shape, self._fields)
         self._customers = {c.id: index for index, c in enumerate(self.catalog.customers)}
         self._names = {name: i for i, name in enumerate(event_names(self.catalog))}
         self._expressions = [
@@ -115,9 +117,16 @@ class Projection:
     def __setstate__(self, catalog: Catalog) -> None:
         self.__init__(catalog)  # type: ignore[misc]
 
-    def project(self, events: pa.Table, *, report: bool = True) -> Projected:
-        """Project one batch of `EVENT_SCHEMA`; with `report` off nothing goes to quarantine."""
-        texts = events.column("properties").cast(pa.binary()).to_pylist()
+    def project(
+        self, events: pa.Table, texts: list[bytes] | None = None, *, report: bool = True
+    ) -> Projected:
+        """Project one batch of `EVENT_SCHEMA`.
+
+        `texts` are its properties, where they are at hand already. With `report` off
+        nothing goes to quarantine.
+        """
+        if texts is None:
+            texts = events.column("properties").cast(pa.binary()).to_pylist()
         parsed, bad = self._parse(texts)
         valid = None
         broken = QUARANTINE_SCHEMA.empty_table()
@@ -127,7 +136,6 @@ class Projection:
             broken = self._broken(events, bad)
             valid = pa.array(mask)
             events = events.filter(valid).combine_chunks()
-            parsed = [row for index, row in enumerate(parsed) if index not in bad]
         columns = self._identity(events)
         raws = {name: _raw_column(parsed, slot) for name, slot in self._fields.items()}
         for name in sorted(self._columns["j"] | self._columns["h"]):
@@ -152,25 +160,23 @@ class Projection:
         return Projected(slim, broken, refused, valid)
 
     def _parse(self, texts: list[bytes]) -> tuple[list[object], dict[int, str]]:
-        decode = self._decode
-        try:
-            return [decode(text) for text in texts], {}
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass
+        """The parsed properties of the valid texts, and the cause for each of the others."""
         parsed: list[object] = []
         bad: dict[int, str] = {}
-        for index, text in enumerate(texts):
+        decoded = map(self._decode, texts)
+        while True:
             try:
-                parsed.append(decode(text))
+                # Goes on behind a text that could not be decoded.
+                parsed.extend(decoded)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                parsed.append(self._empty)
-                bad[index] = str(error)
-        return parsed, bad
+                bad[len(parsed) + len(bad)] = str(error)
+            else:
+                return parsed, bad
 
     def _broken(self, events: pa.Table, bad: dict[int, str]) -> pa.Table:
         entries = []
-        for index, cause in bad.items():
-            row = events.slice(index, 1).to_pylist()[0]
+        rows = events.take(pa.array(bad, pa.int64())).to_pylist()
+        for row, cause in zip(rows, bad.values(), strict=True):
             error = Rejected("invalid_json", "properties", row["properties"], "a JSON object")
             entries.append(_entry(row, error.reason, "", "properties", f"{error.detail}: {cause}"))
         return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
@@ -215,9 +221,7 @@ class Projection:
             if not want:
                 continue
             try:
-                properties = parse_json(text)
-                assert isinstance(properties, dict)
-                result = expression.evaluate(properties)
+                result = expression.evaluate(_object(text, meter))
                 values[index] = (
                     hash128([canonical_scalar(result).encode()])[0]
                     if distinct
@@ -241,9 +245,14 @@ class Projection:
         entries = []
         for meter in self.catalog.meters:
             hit = applies(meter, self._names) & ~counts(meter) & pl.col("customer").is_not_null()
-            for index in slim.select(hit.arg_true()).to_series().to_list():
-                error = failures.get(meter.id, {}).get(index) or _why(meter, raws, index)
-                row = events.slice(index, 1).to_pylist()[0]
+            hits = slim.select(hit.arg_true()).to_series().to_list()
+            rows = events.take(pa.array(hits, pa.int64())).to_pylist()
+            for index, row in zip(hits, rows, strict=True):
+                error = (
+                    _wrong_group(meter, raws, index)
+                    or failures.get(meter.id, {}).get(index)
+                    or _wrong_value(meter, raws, index)
+                )
                 entries.append(_entry(row, error.reason, meter.id, error.field, error.detail))
         return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
 
@@ -272,6 +281,22 @@ def counts(meter: Meter) -> pl.Expr:
     for name in meter.group_by:
         fit &= (pl.col(f"j:{name}") != NO_SCALAR).fill_null(True)
     return fit
+
+
+def _encodable(name: str) -> str | None:
+    """The name as msgspec takes it for a field; None where it does not."""
+    return name if name.isprintable() and not {'"', "\\"} & set(name) else None
+
+
+def _any_names(shape: Callable[..., object], fields: dict[str, str]) -> Callable[[bytes], object]:
+    """A slower decoder of the same shape, for properties of any name."""
+    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+    def shaped(text: bytes) -> object:
+        found = decode(text)
+        return shape(**{slot: found[name] for name, slot in fields.items() if name in found})
+
+    return shaped
 
 
 def _raw_column(parsed: list[object], slot: str) -> pl.Series:
@@ -373,11 +398,25 @@ def _number_result(result: object, meter: Meter) -> Decimal:
     return parse_number(str(result), meter.expression or "")
 
 
-def _why(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected:
+def _object(text: str, meter: Meter) -> dict[str, object]:
+    try:
+        properties = parse_json(text)
+    except (ValueError, RecursionError) as error:
+        expected = f"evaluated over JSON within the limits ({error})"
+        raise Rejected("expression_failed", meter.expression or "", text, expected) from None
+    assert isinstance(properties, dict)
+    return properties
+
+
+def _wrong_group(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected | None:
     for name in meter.group_by:
         raw = raws[name][index]
         if raw and _canonical_or_mark(raw) == NO_SCALAR:
             return Rejected("invalid_group", name, raw, NOT_SCALAR)
+    return None
+
+
+def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected:
     name = meter.property or ""
     raw = raws[name][index]
     if raw in ("", "null"):

@@ -27,7 +27,8 @@ from meters.zones import Int64s
 
 Granularity = Literal["hour", "day", "period"]
 
-_SLOT = ["external_customer_id", "external_subscription_id", "meter", "start", "group_key"]
+# A period and the calendar month of usage outside a subscription's dates may start together.
+_SLOT = ["external_customer_id", "external_subscription_id", "meter", "start", "end", "group_key"]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def read_usage(
 
     `rows` are winning rows of `meters.usage.USAGE` without tombstones, `values` the
     distinct values that belong to them. Meters and customers that the catalog does not
-    have are left out. Sorted by customer, subscription, meter, start and group.
+    have are left out. Sorted by customer, subscription, meter, span and group.
     """
     known = pl.col("meter").is_in([m.id for m in catalog.meters]) & pl.col(
         "external_customer_id"
     ).is_in([c.id for c in catalog.customers])
     located = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
-    keyed = values.join(located.select(*KEY, "start", "merged_group"), on=KEY, how="inner")
+    keyed = values.join(located.select(*KEY, "start", "end", "merged_group"), on=KEY, how="inner")
     distinct = (
         keyed.select(*_slot_of("merged_group"), "value_hash")
         .unique()
@@ -153,7 +154,6 @@ def _merge(rows: pl.DataFrame) -> pl.DataFrame:
     order = [pl.col("latest_at"), pl.col("latest_id")]
     latest = pl.col("latest_value").filter(pl.col("latest_at").is_not_null())
     fields = [
-        pl.col("end").first(),
         pl.col("events").sum().alias("events"),
         pl.col("sum").sum().alias("sum"),
         pl.col("min").min().alias("min"),

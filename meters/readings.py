@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from functools import cache
 
 from meters.aggregators import Reading
 from meters.catalog import Meter
@@ -55,16 +56,22 @@ def reading_of(
 
 
 def _scalar(value: object) -> str | None:
+    """The canonical text; None for what is no scalar, or no Unicode."""
     if isinstance(value, dict | list):
         return None
-    return canonical_scalar(value)  # type: ignore[arg-type]
+    text = canonical_scalar(value)  # type: ignore[arg-type]
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text
 
 
 def _value(meter: Meter, properties: Mapping[str, object]) -> object:
     if meter.aggregation == "count":
         return None
     if meter.expression is not None:
-        return Expression(meter.expression).evaluate(properties)
+        return _compiled(meter.expression).evaluate(properties)
     name = meter.property or ""
     value = properties.get(name)
     if value is None:
@@ -72,8 +79,16 @@ def _value(meter: Meter, properties: Mapping[str, object]) -> object:
     return value
 
 
+@cache
+def _compiled(text: str) -> Expression:
+    return Expression(text)
+
+
 def _number(meter: Meter, value: object) -> Decimal:
+    """The number of a property, which may be a decimal string, or of an expression."""
     name = meter.property or meter.expression or ""
+    if isinstance(value, str) and meter.expression is not None:
+        raise Rejected("invalid_number", name, value, "a number")
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise Rejected("invalid_number", name, value, "a number or a decimal string")
     return parse_number(str(value), name)

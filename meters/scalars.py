@@ -1,18 +1,21 @@
 """JSON scalars in one canonical text, so that equal values compare equal as bytes.
 
-`1`, `1.0` and `1e0` are one number; `"1"` is text; `true` is not `1`. Strings are
-written with the fewest escapes, in UTF-8. The canonical text is what group values,
-filters and distinct values are compared by.
+`1`, `1.0` and `1e0` are one number, written out unless it is far from 1 (`1e400`);
+`"1"` is text; `true` is not `1`. Strings are written with the fewest escapes, in
+UTF-8. The canonical text is what group values, filters and distinct values are
+compared by.
 """
 
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 from meters.numbers import plain
 
 Scalar = str | int | Decimal | bool | None
+
+_MOST_DIGITS = 60
 
 
 def canonical_scalar(value: Scalar) -> str:
@@ -22,16 +25,42 @@ def canonical_scalar(value: Scalar) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | Decimal):
-        return plain(value)
+        return _number(Decimal(value))
     return json.dumps(value, ensure_ascii=False)
+
+
+def _number(number: Decimal) -> str:
+    """Plain notation, but `25e99` where the exponent alone would make a long text."""
+    if not number:
+        return "0"
+    if abs(number.adjusted()) <= _MOST_DIGITS:
+        return plain(number)
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    text = "".join(map(str, digits))
+    shortest = text.rstrip("0")
+    return f"{'-' * sign}{shortest}e{exponent + len(text) - len(shortest)}"
 
 
 def parse_json(text: str | bytes) -> object:
     """JSON with exact numbers: integers as int, others as Decimal.
 
-    Raises ValueError (also for NaN and Infinity, which are not JSON).
+    Raises ValueError (also for NaN and Infinity, which are not JSON, and for numbers
+    whose exponent Decimal cannot hold).
     """
-    return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    try:
+        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+    except InvalidOperation:
+        raise ValueError("a number has an exponent of 19 digits or more") from None
+
+
+def is_json(text: str) -> bool:
+    """Whether `text` is one JSON document."""
+    try:
+        parse_json(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _no_constant(name: str) -> object:

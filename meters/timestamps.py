@@ -13,15 +13,23 @@ from datetime import UTC, datetime, timedelta, timezone
 import polars as pl
 
 from meters.errors import Rejected
+from meters.zones import microseconds
+
+FIRST_INSTANT = datetime(1970, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(2300, 1, 1, tzinfo=UTC)
+"""Instants stay below this: ClickHouse's DateTime64 ends with the year 2299."""
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 MAX_AHEAD = MICROSECONDS_PER_DAY
 """How far an event may be ahead of the time it was ingested."""
 
+_LEAST = microseconds(datetime.min.replace(tzinfo=UTC))
+_MOST = microseconds(datetime.max.replace(tzinfo=UTC))
+
 EXPECTED = "an RFC 3339 time with an offset, such as 2026-11-01T00:00:00Z"
 
 _PATTERN = (
-    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})"
+    r"^([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9])"
     r"(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})$"
 )
 _SCALAR = re.compile(_PATTERN.replace("^", "").replace("$", ""))
@@ -86,7 +94,7 @@ def parse_timestamps(column: pl.Series) -> pl.Series:
         .cast(pl.Int64)
     )
     fraction = pl.col("fraction").fill_null("").str.slice(0, 6).str.pad_end(6, "0").cast(pl.Int64)
-    valid_second = pl.col("time").str.slice(6, 2) < "60"
-    return parts.select(
-        pl.when(valid_second).then(local + fraction - size).alias("timestamp")
-    ).to_series()
+    instant = local + fraction - size
+    # polars knows a year 0 and years after 9999, datetime does not.
+    valid = (pl.col("date") >= "0001") & instant.is_between(_LEAST, _MOST)
+    return parts.select(pl.when(valid).then(instant).alias("timestamp")).to_series()

@@ -28,6 +28,7 @@ MAX_VALUES = 5_000_000
 _Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _MERGE = _TAG + "merge"
+_TAGS_OF_DATA = {_TAG + "map", _TAG + "seq"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,39})")
 _NUMBER = re.compile(NUMBER_PATTERN)
 _CONTROL = yaml.reader.Reader.NON_PRINTABLE
@@ -190,6 +191,8 @@ class _Builder:
         if known not in self.built:
             self.open.add(known)
             self.sizes[known] = 1
+            if node.tag not in _TAGS_OF_DATA and not isinstance(node, yaml.ScalarNode):
+                self.refuse(node, path, f"must not carry a tag (got {node.tag})")
             if isinstance(node, yaml.MappingNode):
                 self.built[known] = self.mapping(node, path)
             elif isinstance(node, yaml.SequenceNode):
@@ -260,8 +263,4 @@ class _Builder:
             )
         else:
             self.refuse(node, path, f"must not carry a tag (got {node.tag})")
-        return _Unreadable(text)
-
-
-class _Unreadable(str):
-    """The text of a scalar that was refused; it passes as text, to be reported once."""
+        return text

@@ -16,6 +16,7 @@ from typing import Literal
 import click
 import msgspec
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +24,10 @@ Format = Literal["table", "json", "csv"]
 Row = Mapping[str, object]
 
 _OURS = {"billing", "meters", "pipelines", "runners", "transforms", "warehouse"}
+_GAP = 3
+"""Columns of the terminal between two columns of a table."""
+_DESCRIPTION = 24
+"""The least width of a description."""
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -57,7 +62,12 @@ def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
 def print_table(
     rows: Iterable[Row], columns: Mapping[str, str], *, right: Iterable[str] = (), title: str = ""
 ) -> None:
-    """Rows as a table; `columns` maps fields to headings, `right` are aligned right."""
+    """Rows as a table; `columns` maps fields to headings, `right` are aligned right.
+
+    Only descriptions are wrapped. No value is ever cut: where the terminal is too
+    narrow, lines are longer than it.
+    """
+    cells = [[text(row.get(field)) for field in columns] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     flush = set(right)
     for field, heading in columns.items():
@@ -67,15 +77,27 @@ def print_table(
             no_wrap=field != "description",
             overflow="fold",
         )
-    for row in rows:
-        table.add_row(*(text(row.get(field)) for field in columns))
-    console().print(table)
+    for line in cells:
+        table.add_row(*line)
+    _console(_width(columns, cells)).print(table)
 
 
-def console() -> Console:
-    """A console for stdout: as wide as its content where nobody looks at it."""
-    width = None if sys.stdout.isatty() else 160
-    return Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
+def _width(columns: Mapping[str, str], cells: Sequence[Sequence[str]]) -> int:
+    """What a table needs at least."""
+    lines = [list(columns.values()), *cells]
+    widest = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    return sum(
+        _GAP + (min(width, _DESCRIPTION) if field == "description" else width)
+        for field, width in zip(columns, widest, strict=True)
+    )
+
+
+def _console(needed: int) -> Console:
+    """A console for stdout, not narrower than `needed`."""
+    width = Console(file=sys.stdout).width if sys.stdout.isatty() else 160
+    return Console(
+        file=sys.stdout, width=max(width, needed), highlight=False, markup=False, emoji=False
+    )
 
 
 def text(value: object) -> str:

@@ -1,26 +1,14 @@
-"""Runs the command line as its users do: in a process of its own, by argv, stdout and exit code.
-
-Importing Beam takes seconds. So one helper process imports `runners.cli` once and
-then forks for each command: the command still has its own process, working folder,
-environment and descriptors, and ends through the interpreter's own exit. `python=True`
-starts a fresh interpreter (`python -m runners.cli`) instead.
-
-    pytest --request line--> helper --fork--> command -> stdout, stderr files
-           <--pid, code----
-"""
+"""Runs the command line as its users do: a process, its words, its streams, its exit code."""
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
@@ -59,91 +47,45 @@ class Result:
         )
 
 
-class Helper:
-    """The forking process of this test run."""
-
-    _started: Helper | None = None
-
-    @classmethod
-    def get(cls) -> Helper:
-        """The helper, started on first use."""
-        if cls._started is None:
-            cls._started = cls()
-            atexit.register(cls._started.stop)
-        return cls._started
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def ask(self, **request: Any) -> Any:
-        """One request, one answer."""
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        assert line, "the helper process has ended; its stderr says why"
-        return json.loads(line)
-
-    def stop(self) -> None:
-        """Ends the helper."""
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream:
-                stream.close()
-        self.process.wait(10)
-
-
 class Running:
     """A command under way."""
 
-    def __init__(self, args: tuple[str, ...], env: dict[str, str], kind: str = "cli") -> None:
-        self.args = args
+    def __init__(self, words: tuple[str, ...], env: dict[str, str], module: str) -> None:
+        self.args = words
         self.folder = tempfile.TemporaryDirectory()
-        self.paths = [os.path.join(self.folder.name, name) for name in ("out", "err")]
+        self.paths = [Path(self.folder.name) / name for name in ("stdout", "stderr")]
         self.began = time.monotonic()
-        self.pid = Helper.get().ask(
-            kind=kind, args=args, env=env, cwd=self.folder.name, paths=self.paths
-        )
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        os.kill(self.pid, signal.SIGKILL)
+        with self.paths[0].open("wb") as out, self.paths[1].open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module, *words],
+                cwd=ROOT,
+                env={**os.environ, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
 
     def wait(self, timeout: float = 120) -> Result:
-        """Waits; a command that takes longer than `timeout` seconds is killed."""
-        code = Helper.get().ask(kind="wait", pid=self.pid, timeout=timeout)
-        with self.folder:
-            out, err = (Path(path).read_text("utf-8", "replace") for path in self.paths)
-        return Result(self.args, code, out, err, time.monotonic() - self.began)
+        """The result; a command that takes longer than `timeout` seconds gets a SIGKILL."""
+        try:
+            code = self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        seconds = time.monotonic() - self.began
+        out, err = (path.read_text("utf-8", "replace") for path in self.paths)
+        self.folder.cleanup()
+        return Result(self.args, code, out, err, seconds)
 
 
 def start(*args: object, env: dict[str, str] | None = None) -> Running:
     """Starts a command without waiting for it."""
-    return Running(tuple(map(str, args)), env or {})
+    return Running(tuple(map(str, args)), env or {}, "runners.cli")
 
 
-def run(*args: object, env: dict[str, str] | None = None, python: bool = False) -> Result:
-    """Runs a command to its end; in a fresh interpreter where `python` is set."""
-    if not python:
-        return start(*args, env=env).wait()
-    words = tuple(map(str, args))
-    began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "runners.cli", *words],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Result(words, done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+def run(*args: object, env: dict[str, str] | None = None) -> Result:
+    """Runs a command to its end."""
+    return start(*args, env=env).wait()
 
 
 @dataclass
@@ -205,10 +147,10 @@ class Site:
         rows: list[Row] = self.run("bill", "--as-of", as_of, *more).json
         return rows
 
-    def query(self, sql: str) -> list[list[Any]]:
-        """Rows of the warehouse itself; `{table}` is its qualified name."""
-        result = Running((str(self.warehouse), sql), {}, kind="query").wait()
-        rows: list[list[Any]] = result.json
+    def query(self, *statements: str) -> list[list[list[Any]]]:
+        """The rows of each statement; `{table}` is a table's qualified name."""
+        words = (str(self.warehouse), *statements)
+        rows: list[list[list[Any]]] = Running(words, {}, "tests.cli").wait().json
         return rows
 
 
@@ -228,72 +170,25 @@ def _number(value: Any) -> Any:
     return ("number", value) if isinstance(value, Fraction) else scalar(value)
 
 
-# The helper process
+# The warehouse is asked in a process of its own: an embedded one serves one path a process.
 
 
-def _serve() -> None:
-    import runners.cli
+def _query(path: str, *statements: str) -> None:
+    import clickhouse_connect
 
-    children: set[int] = set()
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request["kind"] == "wait":
-            answer = _wait(request["pid"], request["timeout"])
-        else:
-            answer = os.fork()
-            if answer == 0:
-                break
-            children.add(answer)
-        sys.__stdout__.write(json.dumps(answer) + "\n")
-        sys.__stdout__.flush()
-    else:
-        return
-    for number, path in enumerate(request["paths"], 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.chdir(request["cwd"])
-    os.environ.update(request["env"])
-    sys.argv = ["beammeter", *request["args"]]
-    if request["kind"] == "query":
-        _query(*request["args"])
-    else:
-        sys.exit(runners.cli.main())
-
-
-def _wait(pid: int, timeout: float) -> int:
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return -999
-
-
-def _query(path: str, sql: str) -> None:
-    with _client(path) as client:
+    client = clickhouse_connect.get_client(dsn=f"chdb://{path}")
+    try:
         names = client.query("SELECT database, name FROM system.tables").result_rows
         tables = {
             name: f"{database}.{name}"
             for database, name in names
             if database.lower() not in ("system", "information_schema")
         }
-        rows = client.query(sql.format(**tables)).result_rows
-        print(json.dumps(rows, default=str))  # noqa: T201
-
-
-@contextmanager
-def _client(path: str) -> Iterator[Any]:
-    import clickhouse_connect
-
-    client = clickhouse_connect.get_client(dsn=f"chdb://{path}")
-    try:
-        yield client
+        rows = [client.query(sql.format(**tables)).result_rows for sql in statements]
+        sys.stdout.write(json.dumps(rows, default=str))
     finally:
         client.close()
 
 
 if __name__ == "__main__":
-    _serve()
+    _query(*sys.argv[1:])

@@ -19,13 +19,12 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from tests.oracle_times import instant, periods, rfc3339
+from tests.oracle_times import instant, periods, rfc3339, zone_of
 
 Row = dict[str, Any]
 AGGREGATIONS = ("count", "sum", "max", "min", "avg", "latest", "unique_count")
@@ -160,7 +159,7 @@ class _World:
         r = self.random
         start = self.moment + timedelta(days=r.choice([-70, -40, -31, -3, -1, 0, 1]))
         if r.random() < 0.5:
-            local = start.astimezone(ZoneInfo(self.zone))
+            local = start.astimezone(zone_of(self.zone))
             start = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
         else:
             start += timedelta(
@@ -182,7 +181,7 @@ class _World:
         found = [self.moment]
         for s in subscriptions:
             found += [instant(s[key]) for key in ("start", "end") if key in s]
-            begun = periods(instant(s["start"]), ZoneInfo(self.zone), units[s["plan"]])
+            begun = periods(instant(s["start"]), zone_of(self.zone), units[s["plan"]])
             found += [begin for begin, _ in islice(begun, 3)]
         return found
 

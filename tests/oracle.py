@@ -23,7 +23,7 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from tests.oracle_times import EPOCH, day_of, hour_of, instant, month_of, periods, rfc3339
+from tests.oracle_times import EPOCH, day_of, hour_of, instant, month_of, periods, rfc3339, zone_of
 
 UNSETTLED = (
     "which of two copies wins that differ in content but not in ingested_at",
@@ -213,7 +213,7 @@ class Oracle:
 
     def zone(self, customer: str) -> ZoneInfo:
         """The customer's zone, UTC where the catalog gives none."""
-        return ZoneInfo(self.customers[customer].get("time_zone", "UTC"))
+        return zone_of(self.customers[customer].get("time_zone", "UTC"))
 
     def _measure(self, event: Event) -> Iterator[Measured]:
         if event.customer not in self.customers:

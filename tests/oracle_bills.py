@@ -10,7 +10,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from tests.oracle import Oracle, plain
-from tests.oracle_times import EPOCH, TICK, rfc3339
+from tests.oracle_times import EPOCH, TICK, rfc3339, zone_of
 
 Row = dict[str, Any]
 EXPONENTS = {"EUR": 2, "USD": 2, "JPY": 0, "KWD": 3}
@@ -68,10 +68,10 @@ class Bills:
         plan = self.oracle.plans[plan_id]
         start, end = EPOCH, EPOCH + timedelta(days=31)
         lines = [
-            _fee(c, start, end, end, ZoneInfo("UTC"))
+            _fee(c, start, end, end, zone_of("UTC"))
             if "fee" in c
             else _usage_line(
-                c, quantities.get(c["meter"], Fraction(0)), 0, start, end, end, ZoneInfo("UTC")
+                c, quantities.get(c["meter"], Fraction(0)), 0, start, end, end, zone_of("UTC")
             )
             for c in plan["charges"]
         ]

@@ -26,7 +26,7 @@ from meters.event import QUARANTINE_SCHEMA, content_prefix
 from meters.measure import Cells, Measurement
 from meters.scalars import canonical_json, parse_json
 from meters.zones import microseconds
-from transforms.batches import CellsCoder
+from transforms.batches import CellsCoder, unpack
 from transforms.connection import connect
 from transforms.ingest import COUNTS
 from warehouse.affected import copies_of
@@ -38,8 +38,9 @@ CellKey = tuple[int, int]
 """(customer shard, family)."""
 
 
+@beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class AggregateShard(beam.DoFn):  # type: ignore[misc]
-    """(shard, slim frames) -> (cell key, partial cells), and `Counts` under `COUNTS`."""
+    """(shard, packed slim frames) -> (cell key, partial cells), and `Counts` under `COUNTS`."""
 
     def __init__(self, catalog: Catalog, *, tenant: str, warehouse: str, writers: int) -> None:
         self._catalog = catalog
@@ -52,10 +53,10 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
 
-    def process(self, element: tuple[int, Iterable[pl.DataFrame]]) -> Iterator[object]:
+    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities."""
-        _, frames = element
-        unique = deduplicate(pl.concat(list(frames), rechunk=False))
+        _, packed = element
+        unique = deduplicate(pl.concat([unpack(frame) for frame in packed], rechunk=False))
         measured = self._measurement.measure(unique.events)
         counts = {
             "accepted": unique.events.height,
@@ -141,6 +142,8 @@ def _conflict(row: Row, tenant: str) -> dict[str, object]:
     }
 
 
+@beam.typehints.with_input_types(Cells)
+@beam.typehints.with_output_types(Cells)
 class MergeCells(beam.CombineFn):  # type: ignore[misc]
     """Merges the partial cells of one key by the columnar algebra."""
 

@@ -1,14 +1,13 @@
 """CSV and tab-separated files as RFC 4180 has them, the first record naming the columns.
 
-    blocks -> strictly quoted? -> yes: pyarrow.csv, a block at a time
+    blocks -> strictly quoted? -> yes: numpy and Arrow, a block at a time
                                -> no:  the csv module, a record at a time
 
-Both give the same cells where both can read a record. A record has the number of
-its first line. All cells are text, and an empty cell is a missing value. A quote
-inside an unquoted cell is taken as it stands; text after a closing quote, a bare
-carriage return and a wrong number of cells each refuse the record. A quote that is
-never closed (before the file ends, or within `MAX_ROW` bytes) refuses the line that
-opens it, and reading goes on with the next line.
+A record has the number of its first line. All cells are text, and an empty cell is
+a missing value. A quote inside an unquoted cell is taken as it stands; text after a
+closing quote, a bare carriage return and a wrong number of cells each refuse the
+record. A quote that is not closed before the file ends, or within `MAX_ROW` bytes,
+refuses the line that opens it, and reading goes on with the next line.
 """
 
 from __future__ import annotations
@@ -16,35 +15,22 @@ from __future__ import annotations
 import csv
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv as arrow_csv
 
 from meters.mapping import Mapping
-from transforms.format_text import BLOCK, Damaged
-from transforms.raw import MAX_ROW, BadRow, RawBatch, payload_text
-from transforms.raw_columns import Payload, Projection, plan
+from transforms.csv_records import Ints, Record, Records, parse, read_record, scan
+from transforms.format_text import BLOCK, Damaged, Oversized
+from transforms.raw import MAX_PAYLOAD, MAX_ROW, BadRow, RawBatch, payload_text
+from transforms.raw_columns import Projection, plan
+from transforms.raw_rows import Payload
 
+# The default of 128 KiB is less than what a row may have.
 csv.field_size_limit(max(csv.field_size_limit(), 2 * MAX_ROW))
 
-Ints = npt.NDArray[np.int64]
 Taking = Generator[RawBatch, None, bytes]
-"""Gives batches and returns the bytes that do not make a whole record yet."""
-
-_LF, _CR, _QUOTE = 10, 13, 34
-_OPEN = "open"
-
-
-class Records(NamedTuple):
-    """Where the records of a block are: `starts` to `ends` (before the line feed)."""
-
-    starts: Ints
-    ends: Ints
-    lines: Ints
-    cells: Ints
+"""Gives batches, and returns the bytes that are no whole record yet."""
 
 
 def read_csv(
@@ -85,6 +71,8 @@ class _Header:
 
 
 class _Reader:
+    """Takes the text of one file in pieces and gives the records in them."""
+
     def __init__(self, delimiter: str, mapping: Mapping, origin: str, mtime_us: int) -> None:
         self._delimiter = delimiter
         self._mapping = mapping
@@ -93,49 +81,58 @@ class _Reader:
         self._header: _Header | None = None
         self._is_refused = False
         self._line = 1
+        self._long: Oversized | None = None
 
     def take(self, data: bytes, *, final: bool) -> Taking:
-        """Read the whole records of `data`, which starts where a record does."""
+        """Read the whole records of `data`, which starts where the last piece's rest did."""
+        if self._long is not None:
+            data = yield from self._take_long(self._long, data, final=final)
         if final and data and not data.endswith(b"\n"):
             data += b"\n"
         if self._header is None and not self._is_refused:
             data = yield from self._take_header(data, final=final)
         if self._is_refused:
             return b""
-        if self._header is None:
+        if self._header is None or not data:
             return data
         records = scan(data, self._delimiter)
         if records is None:
-            return (yield from self._slowly(data, final=final))
+            return (yield from self._slowly(self._header, data, final=final))
         if len(records.ends):
             end = int(records.ends[-1]) + 1
-            yield from self._fast(data[:end], records)
+            yield from self._fast(self._header, data[:end], records)
             data = data[end:]
         if data and (final or len(data) > MAX_ROW):
-            return (yield from self._slowly(data, final=final))
+            return (yield from self._slowly(self._header, data, final=final))
         return data
 
     def broken(self, cause: str, rest: bytes) -> RawBatch:
         """What stands for the rows that cannot be read."""
-        return self._bad(self._line, "unreadable_file", cause, rest)
-
-    def _bad(self, line: int, reason: str, detail: str, payload: bytes) -> RawBatch:
+        shown = payload_text(self._long.start if self._long else rest)
         return RawBatch.only_bad(
-            self._origin, self._bad_row(line, reason, detail, payload_text(payload))
+            self._origin, self._bad(self._line, "unreadable_file", cause, shown)
         )
 
-    def _bad_row(self, line: int, reason: str, detail: str, payload: str) -> BadRow:
-        return BadRow(self._origin, line, reason, "", detail, payload)
+    def _take_long(self, long: Oversized, data: bytes, *, final: bool) -> Taking:
+        """The bytes after a line that is too long."""
+        end = data.find(b"\n")
+        long = long._replace(size=long.size + (len(data) if end < 0 else end))
+        self._long = long if end < 0 and not final else None
+        if self._long is not None:
+            return b""
+        yield RawBatch.only_bad(self._origin, self._too_large(self._line, long.start, long.size))
+        self._line += 1
+        return b"" if end < 0 else data[end + 1 :]
 
     def _take_header(self, data: bytes, *, final: bool) -> Taking:
         """The bytes after the header, or all of them where it is not whole yet."""
         quotes, end = 0, -1
         while True:
             start, end = end + 1, data.find(b"\n", end + 1)
-            if end < 0:
-                if (final and data) or len(data) > MAX_ROW:
-                    self._is_refused = True
-                    yield self._bad(1, "unreadable_file", "the header is not closed", data)
+            size = len(data) if end < 0 else end
+            if size > MAX_ROW or (end < 0 and final and data.strip()):
+                yield self._refuse_file("it does not end", data[:MAX_PAYLOAD])
+            if end < 0 or self._is_refused:
                 return data
             quotes += data.count(b'"', start, end)
             if quotes % 2 == 0 and data[:end].strip():
@@ -144,201 +141,133 @@ class _Reader:
         try:
             self._header = self._read_header(text)
         except (ValueError, csv.Error) as error:
-            self._is_refused = True
-            yield self._bad(1, "unreadable_file", f"the header cannot be read: {error}", text)
+            yield self._refuse_file(str(error), text)
         self._line += data.count(b"\n", 0, end + 1)
         return data[end + 1 :]
+
+    def _refuse_file(self, cause: str, header: bytes) -> RawBatch:
+        self._is_refused = True
+        detail = f"the header cannot be read: {cause}"
+        bad = self._bad(self._line, "unreadable_file", detail, payload_text(header))
+        return RawBatch.only_bad(self._origin, bad)
 
     def _read_header(self, text: bytes) -> _Header:
         lines = text.decode().splitlines(keepends=True)
         names = next(csv.reader(lines, delimiter=self._delimiter, strict=True))
-        twice = {name for name in names if names.count(name) > 1}
+        twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"a column must occur once (got {', '.join(sorted(twice))} twice)")
+            raise ValueError(f"a column must occur once (got {', '.join(twice)} twice)")
         found = plan(pa.schema([(name, pa.string()) for name in names]), self._mapping)
         found.report(self._origin)
         projection = Projection(found, self._mapping, self._origin, self._mtime_us)
         return _Header(names, found.columns() or names, projection)
 
-    def _fast(self, data: bytes, records: Records) -> Iterator[RawBatch]:
-        assert self._header is not None
-        names = self._header.names
-        blank = _blank(data, records)
-        right = records.cells == len(names)
+    def _fast(self, header: _Header, data: bytes, records: Records) -> Iterator[RawBatch]:
+        blank = records.blank(data)
+        right = records.cells == len(header.names)
         good, bad = np.flatnonzero(right & ~blank), np.flatnonzero(~right & ~blank)
-        table = _parse(data, self._delimiter, names, self._header.columns)
-        if table is None or table.num_rows != len(good):
-            yield from self._slowly(data, final=True)
+        whole = data
+        if len(good) < len(records.ends):
+            spans = zip(records.starts[good], records.ends[good], strict=True)
+            whole = b"".join(data[start : end + 1] for start, end in spans)
+        batch = parse(whole, self._delimiter, header.names, header.columns)
+        longest = int((records.ends - records.starts).max())
+        if batch is None or batch.num_rows != len(good) or longest >= MAX_ROW:
+            yield from self._slowly(header, data, final=True)
             return
         refused = [
             self._wrong_cells(
+                header,
                 self._line + int(records.lines[index]),
                 int(records.cells[index]),
-                _record(data, records, int(index)),
+                _shown(records.text(data, int(index))),
             )
             for index in bad
         ]
-        batch = self._project(
-            table,
-            self._line + records.lines[good],
-            lambda index: _record(data, records, int(good[index])),
+        yield self._project(
+            header,
+            batch,
+            records.lines[good],
+            lambda index: _shown(records.text(data, int(good[index]))),
+            refused,
         )
-        batch.bad.extend(refused)
-        yield batch
         self._line += data.count(b"\n")
 
-    def _slowly(self, data: bytes, *, final: bool) -> Taking:
+    def _slowly(self, header: _Header, data: bytes, *, final: bool) -> Taking:
         """Read record by record, for quotes that are not where they should be."""
-        assert self._header is not None
         lines = data.split(b"\n")
         rest = lines.pop()
-        width = len(self._header.names)
         cells: list[list[str | None]] = []
         spans: list[tuple[int, int]] = []
         refused: list[BadRow] = []
-        start = 0
+        start, left = 0, len(data)
         while start < len(lines):
-            end, row, reason, detail = _read_record(lines, start, self._delimiter)
-            whole = b"\n".join(lines[start:end])
-            if reason == _OPEN:
-                if not final and len(data) - sum(map(len, lines[:start])) - start <= MAX_ROW:
+            line, end = self._line + start, start + 1
+            if len(lines[start]) >= MAX_ROW:
+                refused.append(self._too_large(line, lines[start], len(lines[start])))
+            else:
+                record = read_record(lines, start, self._delimiter, MAX_ROW)
+                if record.is_open and not (final or record.is_long or left > MAX_ROW):
                     break
-                end, reason, whole = start + 1, "invalid_csv", lines[start]
-            if reason:
-                payload = payload_text(whole.rstrip(b"\r"))
-                refused.append(self._bad_row(self._line + start, reason, detail, payload))
-            elif row and len(row) != width:
-                payload = payload_text(whole.rstrip(b"\r"))
-                refused.append(self._wrong_cells(self._line + start, len(row), payload))
-            elif row:
-                cells.append([cell or None for cell in row])
-                spans.append((start, end))
+                end = end if record.is_open else record.end
+                bad = self._refusal(header, record, line, b"\n".join(lines[start:end]))
+                if bad is not None:
+                    refused.append(bad)
+                elif record.cells:
+                    cells.append([cell or None for cell in record.cells])
+                    spans.append((start, end))
+            left -= sum(map(len, lines[start:end])) + end - start
             start = end
-        columns = [pa.array([row[place] for row in cells], pa.string()) for place in range(width)]
-        batch = self._project(
-            pa.record_batch(columns, self._header.names).select(self._header.columns),
-            self._line + np.array([first for first, _ in spans], dtype=np.int64),
+        columns = [
+            pa.array([row[place] for row in cells], pa.string())
+            for place in range(len(header.names))
+        ]
+        yield self._project(
+            header,
+            pa.record_batch(columns, header.names).select(header.columns),
+            np.array([first for first, _ in spans], dtype=np.int64),
             lambda index: _shown(b"\n".join(lines[slice(*spans[index])])),
+            refused,
         )
-        batch.bad.extend(refused)
-        yield batch
         self._line += start
+        if start == len(lines) and len(rest) >= MAX_ROW:
+            self._long, rest = Oversized(0, rest[: MAX_PAYLOAD + 4], len(rest)), b""
         return b"\n".join([*lines[start:], rest])
 
-    def _project(self, batch: pa.RecordBatch, rows: Ints, payload: Payload) -> RawBatch:
-        assert self._header is not None
-        return self._header.projection.batch(batch, pa.array(rows, pa.int64()), payload)
+    def _project(
+        self,
+        header: _Header,
+        batch: pa.RecordBatch,
+        places: Ints,
+        payload: Payload,
+        refused: list[BadRow],
+    ) -> RawBatch:
+        """The raw columns of records that start `places` lines after the current one."""
+        found = header.projection.batch(batch, pa.array(self._line + places), payload)
+        found.bad.extend(refused)
+        return found
 
-    def _wrong_cells(self, line: int, cells: int, payload: str) -> BadRow:
-        assert self._header is not None
-        width = len(self._header.names)
-        detail = f"a record must have {width} cells (got {cells})"
-        return self._bad_row(line, "invalid_csv", detail, payload)
-
-
-def scan(data: bytes, delimiter: str) -> Records | None:
-    """The records of a block that starts at a record, or None where it is not strict.
-
-    Strict: a quote opens a cell only at its start, closes it only at its end, and
-    no carriage return stands alone. Then a line feed ends a record exactly where
-    an even number of quotes precedes it.
-    """
-    block = np.frombuffer(data, dtype=np.uint8)
-    quotes, feeds = np.flatnonzero(block == _QUOTE), np.flatnonzero(block == _LF)
-    places = np.arange(len(feeds))
-    if len(quotes):
-        outside = np.searchsorted(quotes, feeds) % 2 == 0
-        feeds, places = feeds[outside], places[outside]
-    size = int(feeds[-1]) + 1 if len(feeds) else 0
-    quotes = quotes[quotes < size]
-    separators = np.flatnonzero(block[:size] == ord(delimiter))
-    returns = np.flatnonzero(block[:size] == _CR)
-    returns = returns[block[returns + 1] != _LF]
-    if len(quotes):
-        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
-        returns = returns[np.searchsorted(quotes, returns) % 2 == 0]
-    if len(returns) or not _is_strict(block, quotes, ord(delimiter)):
+    def _refusal(self, header: _Header, record: Record, line: int, text: bytes) -> BadRow | None:
+        if record.problem:
+            return self._bad(line, "invalid_csv", record.problem, _shown(text))
+        if record.cells and len(record.cells) != len(header.names):
+            return self._wrong_cells(header, line, len(record.cells), _shown(text))
+        try:
+            "".join(record.cells).encode()
+        except UnicodeEncodeError:
+            return self._bad(line, "invalid_utf8", "the record must be UTF-8", _shown(text))
         return None
-    starts = np.concatenate([[0], feeds[:-1] + 1]) if size else feeds
-    first = np.concatenate([[0], places[:-1] + 1]) if size else places
-    cells = np.diff(np.searchsorted(separators, feeds), prepend=0) + 1
-    return Records(starts, feeds, first, cells)
 
+    def _wrong_cells(self, header: _Header, line: int, cells: int, payload: str) -> BadRow:
+        detail = f"a record must have {len(header.names)} cells (got {cells})"
+        return self._bad(line, "invalid_csv", detail, payload)
 
-def _is_strict(block: npt.NDArray[np.uint8], quotes: Ints, delimiter: int) -> bool:
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = np.where(opening > 0, block[opening - 1], _LF)
-    doubled = np.isin(opening - 1, closing, assume_unique=True)
-    after = block[closing + 1]
-    opens = np.isin(before, [delimiter, _LF]) | doubled
-    closes = np.isin(after, [delimiter, _LF, _CR, _QUOTE])
-    return bool(opens.all() and closes.all())
+    def _too_large(self, line: int, start: bytes, size: int) -> BadRow:
+        detail = f"a line must have fewer than {MAX_ROW} bytes (got {size})"
+        return self._bad(line, "too_large", detail, payload_text(start, size))
 
-
-def _parse(
-    data: bytes, delimiter: str, names: list[str], wanted: list[str]
-) -> pa.RecordBatch | None:
-    """The cells of strictly quoted records; those with a wrong number of cells are left out.
-
-    None where Arrow cannot read them.
-    """
-    try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(data),
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=len(data) + 1, column_names=names
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter,
-                newlines_in_values=True,
-                invalid_row_handler=lambda _: "skip",
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.binary()),
-                include_columns=wanted,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=True,
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
-    columns = [column.combine_chunks().cast(pa.string(), safe=False) for column in table.columns]
-    return pa.record_batch(columns, wanted)
-
-
-def _read_record(lines: list[bytes], start: int, delimiter: str) -> tuple[int, list[str], str, str]:
-    """The line after a record, its cells, and the reason and detail where it is refused."""
-    end = start
-
-    def texts() -> Iterator[str]:
-        nonlocal end
-        while end < len(lines):
-            end += 1
-            yield lines[end - 1].decode("utf-8", "surrogateescape") + "\n"
-
-    try:
-        row = next(csv.reader(texts(), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if end == len(lines) and "end of data" in str(error):
-            return end, [], _OPEN, "a quote must be closed"
-        return end, [], "invalid_csv", f"a record must be CSV: {error}"
-    try:
-        "".join(row).encode()
-    except UnicodeEncodeError:
-        return end, [], "invalid_utf8", "the record must be UTF-8"
-    return end, row, "", ""
-
-
-def _blank(data: bytes, records: Records) -> npt.NDArray[np.bool_]:
-    """Which records are empty lines: no events, but lines that count."""
-    block = np.frombuffer(data, dtype=np.uint8)
-    sizes = records.ends - records.starts
-    return np.asarray((sizes == 0) | ((sizes == 1) & (block[records.starts] == _CR)))
-
-
-def _record(data: bytes, records: Records, index: int) -> str:
-    return _shown(data[records.starts[index] : records.ends[index]])
+    def _bad(self, line: int, reason: str, detail: str, payload: str) -> BadRow:
+        return BadRow(self._origin, line, reason, "", detail, payload)
 
 
 def _shown(record: bytes) -> str:

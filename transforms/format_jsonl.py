@@ -22,6 +22,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -30,7 +31,7 @@ from meters.mapping import FIELDS, PROPERTIES, TIMES, Mapping
 from transforms import json_text
 from transforms.format_text import BLOCK, Broken, Lines, Oversized, lines
 from transforms.raw import MAX_ROW, BadRow, RawBatch, payload_text
-from transforms.raw_columns import fill_times, merged_object
+from transforms.raw_columns import fill_times
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
 _INTEGER = re.compile(rb"-?[0-9]+")
 _ABSENT = msgspec.Raw(b"")
-_NULL = b"null"
+_NULL = msgspec.Raw(b"null")
 _PATIENCE = 100
 """Lines with unknown fields before the struct for such lines is taken."""
 
@@ -89,7 +90,7 @@ class _Reader:
         self._mapping = mapping
         self._origin = origin
         self._mtime = pa.scalar(mtime_us, pa.int64()).cast(INSTANT)
-        self._times = mapping.times
+        self._times = {field: mapping.times(field) for field in TIMES}
         self._sources = {
             field: column for field in FIELDS if (column := mapping.column(field)) is not None
         }
@@ -105,6 +106,7 @@ class _Reader:
         self._strict = msgspec.json.Decoder(self._row)
         self._lenient = msgspec.json.Decoder(self._struct(strict=False))
         self._misfits = 0
+        self._integers = {field for field in FIELDS if mapping.is_explicit(field)}
         self._absent = dict(mapping.columns)
         self._reported = False
 
@@ -119,34 +121,35 @@ class _Reader:
         )
 
     def _is_raw(self, field: str) -> bool:
-        return field == PROPERTIES or (field == "timestamp" and self._times.is_unix)
+        return field == PROPERTIES or (field in TIMES and self._times[field].is_unix)
 
     def batch(self, block: Lines) -> RawBatch:
         """The raw columns of a block of lines, and the lines that are refused."""
-        rows: list[Any] = []
-        kept: list[int] = []
+        found: list[Any] = []
         refused: dict[int, _Refused] = {}
         invalid = _invalid_utf8(block.lines)
         decode = self._decoder()
-        for index, line in enumerate(block.lines):
+        for line in block.lines:
             try:
-                if index in invalid:
-                    raise _Refused("invalid_utf8", "", "the line must be UTF-8")
-                row = decode(line)
-            except _Refused as reason:
-                refused[index] = reason
-                continue
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                if not line.strip():
+                found.append(decode(line))
+            except (_Refused, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                index = len(found)
+                found.append(None)
+                if index in invalid or not line.strip():
                     continue
                 try:
-                    row = self._general_row(line)
+                    found[index] = self._general_row(line)
                 except _Refused as reason:
                     refused[index] = reason
-                    continue
-            rows.append(row)
-            kept.append(index)
-        return self._finish(block, rows, kept, refused)
+                decode = self._decoder()
+        for index in invalid:
+            found[index] = None
+            refused[index] = _Refused("invalid_utf8", "", "the line must be UTF-8")
+        rows = [row for row in found if row is not None]
+        if len(rows) == len(found):
+            return self._finish(block, rows, np.arange(len(rows)), refused)
+        kept = np.array([row is not None for row in found], dtype=np.bool_)
+        return self._finish(block, rows, np.flatnonzero(kept), refused)
 
     def _decoder(self) -> Any:
         if not self._is_plain:
@@ -159,12 +162,12 @@ class _Reader:
         row = self._lenient.decode(line)
         if self._has_extra or _is_missing(row.properties):
             row.properties = self._properties(_OBJECT.decode(line), row.properties)
+        elif not self._reported:
+            self._report_unknown(_OBJECT.decode(line))
         return row
 
     def _general_row(self, line: bytes) -> Any:
-        """One line, field by field. Raises `_Refused`; msgspec's error for a blank line."""
-        if not line.strip():
-            raise msgspec.DecodeError("blank")
+        """One line, field by field. Raises `_Refused`."""
         try:
             found = _OBJECT.decode(line)
         except msgspec.ValidationError:
@@ -182,7 +185,7 @@ class _Reader:
             if self._is_raw(field):
                 values[field] = raw
             else:
-                values[field] = _text(raw, field, integers=self._mapping.is_explicit(field))
+                values[field] = _text(raw, field, integers=field in self._integers)
         values[PROPERTIES] = self._properties(found, values.get(PROPERTIES, _ABSENT))
         return self._row(**values)
 
@@ -198,12 +201,9 @@ class _Reader:
         if not _is_missing(raw):
             if not self._reported:
                 self._report_unknown(found)
-            return msgspec.Raw(merged_object(bytes(raw), extra)) if extra else raw
-        rest = {
-            name: value
-            for name, value in found.items()
-            if name not in self._used and bytes(value) != _NULL
-        }
+            return msgspec.Raw(json_text.merged_object(bytes(raw), extra)) if extra else raw
+        used = self._used
+        rest = {name: value for name, value in found.items() if name not in used and value != _NULL}
         rest.update(extra)
         return msgspec.Raw(msgspec.json.encode(rest, order="sorted")) if rest else _ABSENT
 
@@ -218,23 +218,28 @@ class _Reader:
             )
 
     def _finish(
-        self, block: Lines, rows: list[Any], kept: list[int], refused: dict[int, _Refused]
+        self,
+        block: Lines,
+        rows: list[Any],
+        kept: npt.NDArray[np.int64],
+        refused: dict[int, _Refused],
     ) -> RawBatch:
         columns = {field: self._column(field, rows) for field in FIELDS}
-        at = columns["timestamp"]
-        if "timestamp" in self._sources and not self._times.is_verbatim:
-            columns["timestamp"] = self._times.read(at)
-            wrong = pc.and_(pc.is_null(columns["timestamp"]), pc.is_valid(at))
-            for place in np.flatnonzero(np.asarray(wrong)):
-                shown = at[int(place)].as_py()
-                detail = f"timestamp must be {self._times.expected} (got {shown!r:.200})"
-                refused[kept[place]] = _Refused("invalid_timestamp", "timestamp", detail)
-        else:
-            wrong = None
-        table = pa.table(columns)
-        numbers = pa.array(np.array(kept, dtype=np.int64) + block.first)
-        if wrong is not None and pc.any(wrong).as_py():
-            table, numbers = table.filter(pc.invert(wrong)), numbers.filter(pc.invert(wrong))
+        good = np.ones(len(rows), dtype=np.bool_)
+        for field in TIMES:
+            if field in self._sources and not self._times[field].is_verbatim:
+                texts, expected = columns[field], self._times[field].expected
+                columns[field] = self._times[field].read(texts)
+                wrong = pc.and_(pc.is_null(columns[field]), pc.is_valid(texts))
+                for place in np.flatnonzero(np.asarray(wrong)).tolist():
+                    good[place] = False
+                    detail = f"{field} must be {expected} (got {texts[place].as_py()!r:.200})"
+                    refusal = _Refused("invalid_timestamp", field, detail)
+                    refused.setdefault(int(kept[place]), refusal)
+        columns["ingested_at"] = fill_times(columns["ingested_at"], self._mtime)
+        table, numbers = pa.table(columns), pa.array(kept + block.first)
+        if not good.all():
+            table, numbers = table.filter(pa.array(good)), numbers.filter(pa.array(good))
         bad = [
             BadRow(
                 self._origin,
@@ -256,9 +261,7 @@ class _Reader:
         column = _raw_column(values) if self._is_raw(field) else pa.array(values, pa.string())
         if column.null_count < len(column):
             self._absent.pop(field, None)
-        if field in TIMES and self._is_raw(field):
-            return pc.utf8_trim(column, '"')
-        return fill_times(column, self._mtime) if field == "ingested_at" else column
+        return pc.utf8_trim(column, '"') if field in TIMES and self._is_raw(field) else column
 
     def report_absent(self) -> None:
         """Say on the log which mapped columns no line had."""
@@ -277,7 +280,7 @@ def _is_plain(sources: dict[str, str]) -> bool:
 
 
 def _is_missing(raw: msgspec.Raw) -> bool:
-    return raw is _ABSENT or bytes(raw) == _NULL
+    return raw is _ABSENT or raw == _NULL
 
 
 def _invalid_utf8(block: list[bytes]) -> set[int]:
@@ -303,7 +306,7 @@ def _lookup(found: dict[str, msgspec.Raw], column: str) -> msgspec.Raw | None:
     """The value of a column that may be nested; null is no value."""
     raw = found.get(column)
     if raw is not None:
-        return None if bytes(raw) == _NULL else raw
+        return None if raw == _NULL else raw
     for index, character in enumerate(column):
         inner = found.get(column[:index]) if character == "." else None
         if inner is None:

@@ -7,13 +7,14 @@ follows it is read, and one `BadRow` stands for what is lost in it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from meters.mapping import Mapping
+from transforms.format_text import Damaged
 from transforms.raw import BadRow, RawBatch
 from transforms.raw_columns import Projection, plan
 
@@ -25,7 +26,7 @@ DAMAGE = (pa.ArrowException, OSError, ValueError)
 """What pyarrow raises for bytes that are no Parquet."""
 
 
-def row_groups(source: str | BinaryIO) -> list[int]:
+def row_groups(source: Any) -> list[int]:
     """The number of rows of each row group. Raises one of `DAMAGE`."""
     with pq.ParquetFile(source) as file:
         metadata = file.metadata
@@ -33,7 +34,7 @@ def row_groups(source: str | BinaryIO) -> list[int]:
 
 
 def read_parquet(
-    source: str | BinaryIO,
+    source: Any,
     groups: tuple[int, ...],
     mapping: Mapping,
     origin: str,
@@ -47,6 +48,12 @@ def read_parquet(
         yield _unreadable(origin, 0, error)
         return
     with file:
+        names = file.schema_arrow.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            cause = ValueError(f"a column must occur once (got {', '.join(twice)} twice)")
+            yield _unreadable(origin, 0, cause)
+            return
         yield from _Reader(file, mapping, origin, mtime_us, batch_rows).read(groups)
 
 
@@ -76,7 +83,7 @@ class _Reader:
             for batch in self._batches(chosen):
                 yield self._project(batch, next_row)
                 next_row += batch.num_rows
-        except DAMAGE:
+        except Damaged:
             yield from self._salvage(chosen, next_row)
             return
         if next_row < end:
@@ -95,15 +102,24 @@ class _Reader:
                     if skip < batch.num_rows:
                         yield self._project(batch.slice(skip), row - batch.num_rows + skip)
                         next_row = row
-            except DAMAGE as error:
+            except Damaged as error:
                 yield _unreadable(self._origin, max(row, next_row) + 1, error)
 
     def _batches(self, groups: tuple[int, ...]) -> Iterator[pa.RecordBatch]:
-        return self._file.iter_batches(  # type: ignore[no-any-return]
+        """The batches of some row groups. Raises `Damaged` where they cannot be read."""
+        batches = self._file.iter_batches(
             batch_size=self._fitting_rows(groups),
             row_groups=list(groups),
             columns=self._plan.columns(),
         )
+        while True:
+            try:
+                batch = next(batches, None)
+            except DAMAGE as error:
+                raise Damaged(str(error)) from None
+            if batch is None:
+                return
+            yield batch
 
     def _fitting_rows(self, groups: tuple[int, ...]) -> int:
         metadata = [self._file.metadata.row_group(group) for group in groups]

@@ -3,7 +3,8 @@
     bytes -> gzip or zstd, any number of members -> blocks cut at line ends
 
 A damaged or truncated file gives everything before the damage; `Damaged` says what
-is wrong and comes last.
+is wrong and comes last. A checksum stands at the end of what it covers: where it is
+wrong, rows that were read before may be wrong too, and the `Damaged` says so.
 """
 
 from __future__ import annotations
@@ -39,14 +40,18 @@ def chunks(raw: BinaryIO, compression: str) -> Iterator[bytes]:
 def _without_mark(parts: Iterator[bytes]) -> Iterator[bytes]:
     """Take off the byte order mark; other encodings than UTF-8 are damage."""
     start = b""
-    for part in parts:
-        start += part
-        if len(start) >= len(codecs.BOM_UTF8):
-            break
+    try:
+        while len(start) < len(codecs.BOM_UTF8) and (part := next(parts, b"")):
+            start += part
+        cause = None
+    except Damaged as damaged:
+        cause = damaged
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise Damaged("text must be UTF-8 (got UTF-16)")
     if start := start.removeprefix(codecs.BOM_UTF8):
         yield start
+    if cause is not None:
+        raise cause
     yield from parts
 
 
@@ -68,7 +73,7 @@ def _gzip(raw: BinaryIO) -> Iterator[bytes]:
             try:
                 out = member.decompress(data, CHUNK)
             except zlib.error as error:
-                raise Damaged(f"damaged gzip data: {error}") from None
+                raise Damaged(_cause("gzip", error)) from None
             started = True
             if out:
                 yield out
@@ -92,13 +97,20 @@ def _zstd(raw: BinaryIO) -> Iterator[bytes]:
             try:
                 out = member.decompress(piece)
             except zstandard.ZstdError as error:
-                raise Damaged(f"damaged zstd data: {error}") from None
+                raise Damaged(_cause("zstd", error)) from None
             started = True
             if out:
                 yield out
             data = member.unused_data + rest if member.eof else rest
     if started and not member.eof:
         raise Damaged("the zstd data is truncated")
+
+
+def _cause(name: str, error: Exception) -> str:
+    text = f"the {name} data is damaged: {error}"
+    if "check" in str(error):
+        text += "; rows before this one may be wrong"
+    return text
 
 
 _ZSTD_PIECE = 16 * 1024

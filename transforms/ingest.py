@@ -12,8 +12,10 @@ starts. The warehouse inserts on a thread of its own while the next batch is dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
@@ -27,6 +29,7 @@ from meters.event import QUARANTINE_SCHEMA
 from meters.mapping import Mapping
 from meters.projection import Projection
 from transforms import progress
+from transforms.batches import pack
 from transforms.connection import connect
 from transforms.sources import BadRow, FileSplit, RawBatch, read_split
 from warehouse.writes import insert_events, insert_quarantine, insert_touched
@@ -37,8 +40,24 @@ INSERT_ROWS = 400_000
 """Raw rows gathered for one insert: few parts to merge, bounded memory."""
 
 
+PREPARING = 2
+"""Threads that decode and project; reading, Beam and the writer have their own."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One batch, decoded: what is stored, what is refused and what goes on, packed."""
+
+    read: int
+    refused: int
+    events: pa.Table
+    quarantine: pa.Table
+    slim: list[tuple[int, bytes]]
+
+
+@beam.typehints.with_output_types(tuple[int, bytes])
 class IngestSplits(beam.DoFn):  # type: ignore[misc]
-    """`FileSplit` -> (shard, slim frame), and `Counts` under the tag `COUNTS`.
+    """`FileSplit` -> (shard, packed slim frame), and `Counts` under the tag `COUNTS`.
 
     Only events within [`from_us`, `to_us`) are read at all, where bounds are given.
     With `run_id` the identities are noted in the warehouse as touched by this run.
@@ -67,19 +86,28 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse and compile the projection once a worker."""
         self._warehouse = connect(self._url)
         self._projection = Projection(self._catalog)
+        self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._pending: list[Future[None]] = []
         self._buffer: list[pa.Table] = []
 
     def teardown(self) -> None:
-        """Stop the writer thread."""
+        """Stop the threads."""
+        self._preparing.shutdown()
         self._writer.shutdown()
 
     def process(self, split: FileSplit) -> Iterator[object]:
         """Read one split."""
         counts = {"read": 0, "quarantined": 0}
-        for batch in read_split(split, self._mapping):
-            yield from self._ingest(batch, counts)
+        batches = read_split(split, self._mapping)
+        for part in _ahead(self._preparing, self._prepare, batches):
+            counts["read"] += part.read
+            counts["quarantined"] += part.refused
+            progress.advance("read", part.read)
+            progress.advance("quarantined", part.refused)
+            self._quarantine(part.quarantine)
+            self._store(part.events)
+            yield from part.slim
         yield TaggedOutput(COUNTS, counts)
 
     def finish_bundle(self) -> None:
@@ -87,27 +115,24 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._flush()
         self._wait(0)
 
-    def _ingest(
-        self, batch: RawBatch, counts: dict[str, int]
-    ) -> Iterator[tuple[int, pl.DataFrame]]:
+    def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
         events = self._within(decoded.events)
-        projected = self._projection.project(events)
+        texts = decoded.properties if events.num_rows == len(decoded.properties) else None
+        projected = self._projection.project(events, texts)
         if projected.valid is not None:
             events = events.filter(projected.valid)
         outside = decoded.events.num_rows - events.num_rows - projected.broken.num_rows
         refused = pa.concat_tables(
             [_bad_rows(batch.bad, self._tenant), decoded.quarantine, projected.broken]
         )
-        read = batch.columns.num_rows + len(batch.bad) - outside
-        counts["read"] += read
-        counts["quarantined"] += refused.num_rows
-        progress.advance("read", read)
-        progress.advance("quarantined", refused.num_rows)
-        self._quarantine(pa.concat_tables([refused, projected.refused]))
-        if events.num_rows:
-            self._store(events)
-            yield from _by_shard(projected.slim, self._shards)
+        return _Prepared(
+            read=batch.columns.num_rows + len(batch.bad) - outside,
+            refused=refused.num_rows,
+            events=events,
+            quarantine=pa.concat_tables([refused, projected.refused]),
+            slim=[(shard, pack(part)) for shard, part in _by_shard(projected.slim, self._shards)],
+        )
 
     def _within(self, events: pa.Table) -> pa.Table:
         first, last = self._span
@@ -126,7 +151,8 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             self._submit(lambda: insert_quarantine(self._warehouse, rows))
 
     def _store(self, events: pa.Table) -> None:
-        self._buffer.append(events)
+        if events.num_rows:
+            self._buffer.append(events)
         if sum(table.num_rows for table in self._buffer) >= INSERT_ROWS:
             self._flush()
 
@@ -153,8 +179,23 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             self._pending.pop(0).result()
 
 
+def _ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[[RawBatch], _Prepared], batches: Iterator[RawBatch]
+) -> Iterator[_Prepared]:
+    """Prepare batches in order, a few of them ahead of what is asked for."""
+    waiting: deque[Future[_Prepared]] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(prepare, batch))
+        if len(waiting) > PREPARING:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
     """Split by identity, so that all copies of an event meet and no customer is too large."""
+    if slim.is_empty():
+        return
     if shards == 1:
         yield 0, slim
         return
@@ -163,7 +204,7 @@ def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFra
         yield int(key[0]), part
 
 
-def _bad_rows(rows: list[BadRow], tenant: str) -> pa.Table:
+def _bad_rows(rows: Iterable[BadRow], tenant: str) -> pa.Table:
     entries = [
         {
             "tenant_id": tenant,

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ import pyarrow.compute as pc
 from meters.numbers import plain
 
 _NEEDS_ESCAPE = r'["\\\x00-\x1f]'
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _DURATION_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
@@ -31,17 +33,24 @@ def quoted(text: str) -> str:
 
 def object_texts(columns: Mapping[str, pa.Array], size: int) -> pa.Array:
     """The object of each row, from the texts of its values; keys sorted, nulls left out."""
-    parts = [
-        pc.binary_join_element_wise(f"{quoted(name)}:", columns[name], "")
-        for name in sorted(columns)
-    ]
-    if not parts:
+    names = sorted(columns)
+    keys = [f"{quoted(name)}:" for name in names]
+    texts = [columns[name] for name in names]
+    if not names:
         return pa.repeat(pa.scalar("{}"), size)
-    if len(parts) == 1:
-        inner = pc.fill_null(parts[0], "")
-    else:
-        inner = pc.binary_join_element_wise(*parts, ",", null_handling="skip")
-    return pc.binary_join_element_wise("{", inner, "}", "")
+    if not any(text.null_count for text in texts):
+        marks = ["{" + keys[0], *[f",{key}" for key in keys[1:]]]
+        pairs = [part for pair in zip(marks, texts, strict=True) for part in pair]
+        return pc.binary_join_element_wise(*pairs, "}", "")
+    parts = [
+        pc.binary_join_element_wise(key, text, ",", "")
+        for key, text in zip(keys, texts, strict=True)
+    ]
+    # `null_handling="skip"` would drop a row in which every value is null.
+    joined = pc.binary_join_element_wise(
+        "{", *parts, "", null_handling="replace", null_replacement=""
+    )
+    return pc.binary_join_element_wise(pc.ascii_rtrim(joined, ","), "}", "")
 
 
 def value_texts(array: pa.Array) -> pa.Array:
@@ -75,11 +84,21 @@ def value_texts(array: pa.Array) -> pa.Array:
 def string_texts(array: pa.Array) -> pa.Array:
     """Strings as JSON strings; Python is used only for those that need an escape."""
     texts = pc.binary_join_element_wise('"', array, '"', "")
-    special = pc.match_substring_regex(array, _NEEDS_ESCAPE)
-    if not pc.any(special).as_py():
+    if not _may_need_escape(array):
         return texts
+    special = pc.match_substring_regex(array, _NEEDS_ESCAPE)
     escaped = [quoted(text) for text in array.filter(special).to_pylist()]
     return pc.replace_with_mask(texts, pc.fill_null(special, False), pa.array(escaped, pa.string()))
+
+
+def _may_need_escape(array: pa.Array) -> bool:
+    """Whether any byte of the strings is a quote, a backslash or a control character."""
+    if array.null_count == len(array):
+        return False
+    _, offsets, data = array.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int32)[array.offset : array.offset + len(array) + 1]
+    text = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]] if data else np.empty(0)
+    return bool(((text < 32) | (text == 34) | (text == 92)).any())
 
 
 def _floats(array: pa.Array) -> pa.Array:
@@ -114,7 +133,7 @@ def _lists(array: pa.Array) -> pa.Array:
 
 def _maps(array: pa.Array) -> pa.Array:
     compact = array.take(pa.array(np.arange(len(array))))
-    lengths = _lengths(compact)
+    lengths = np.diff(np.asarray(compact.offsets))
     keys = compact.keys.cast(pa.string())
     owner = np.repeat(np.arange(len(array)), lengths)
     entries = pa.table({"owner": owner, "key": keys, "text": value_texts(compact.items)})
@@ -168,3 +187,28 @@ def _scalar(value: pa.Scalar, kind: pa.DataType) -> str | None:
     if isinstance(found, Sequence) and not isinstance(found, str):
         return json.dumps(found, default=str, ensure_ascii=False)
     return quoted(str(found))
+
+
+def merged_objects(texts: pa.Array, extra: Mapping[str, pa.Array]) -> pa.Array:
+    """JSON objects with more values, which take precedence over those they have.
+
+    A missing text is an empty object; one that is no object stays as it is, for
+    decoding to refuse.
+    """
+    columns = [column.cast(pa.binary()).to_pylist() for column in extra.values()]
+    merged = []
+    for text, *values in zip(texts.cast(pa.binary()).to_pylist(), *columns, strict=True):
+        found = zip(extra, values, strict=True)
+        more = {name: msgspec.Raw(value) for name, value in found if value is not None}
+        merged.append(merged_object(b"{}" if text is None else text, more))
+    return pa.array(merged, pa.binary()).cast(pa.string())
+
+
+def merged_object(text: bytes, extra: Mapping[str, msgspec.Raw]) -> bytes:
+    """The object `text` with more values; see `merged_objects`."""
+    try:
+        found = _OBJECT.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return text
+    found.update(extra)
+    return msgspec.json.encode(found, order="sorted")

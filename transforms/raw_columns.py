@@ -11,27 +11,19 @@ as a whole; rows are looked at one by one only where something is wrong.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from meters.event import INSTANT
-from meters.mapping import FIELDS, IDS, PROPERTIES, REQUIRED, Mapping
+from meters.import_times import typed_micros
+from meters.mapping import FIELDS, IDS, PROPERTIES, REQUIRED, TIMES, Mapping
 from transforms import json_text
-from transforms.raw import BadRow, RawBatch, payload_text
+from transforms.raw import RawBatch
+from transforms.raw_rows import Payload, RowWork, is_text
 
 _LOG = logging.getLogger(__name__)
-
-Payload = Callable[[int], str]
-"""What row i of a batch said."""
-
-_PROPERTIES = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_STRINGS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_BINARIES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
 
 
 @dataclass(frozen=True)
@@ -128,7 +120,7 @@ class Projection:
         self._mapping = mapping
         self._origin = origin
         self._mtime = pa.scalar(mtime_us, pa.int64()).cast(INSTANT)
-        self._times = mapping.times
+        self._times = {field: mapping.times(field) for field in TIMES}
 
     def batch(
         self, batch: pa.RecordBatch, rows: pa.Array, payload: Payload | None = None
@@ -138,16 +130,18 @@ class Projection:
         `payload` shows a row that is refused; without it, the row as JSON.
         """
         texts = {path[0] for path in self._plan.fields.values() if len(path) == 1}
-        work = _Work(batch, rows, self._origin, payload)
+        work = RowWork(batch, rows, self._origin, payload)
         work.refuse_invalid_utf8(texts)
         if self._plan.missing:
             field = self._plan.missing[0]
             column = self._mapping.column(field)
-            work.refuse_all("missing_field", field, f"{field} must be present (no column {column})")
+            work.refuse_all(
+                "missing_field", field, f"{field} must be present (no column {column!r})"
+            )
         columns = {field: self._field(field, work) for field in FIELDS}
         return work.finish(columns)
 
-    def _field(self, field: str, work: _Work) -> pa.Array:
+    def _field(self, field: str, work: RowWork) -> pa.Array:
         constant = self._mapping.constant(field)
         if constant is not None:
             return pa.repeat(pa.scalar(constant), work.size)
@@ -161,34 +155,39 @@ class Projection:
         array = work.column(path)
         if field in IDS:
             return _texts(array, field, work, integers=self._mapping.is_explicit(field))
-        times = self._instants(array, field, work)
+        times = self._instant_column(array, field, work)
         return fill_times(times, self._mtime) if field == "ingested_at" else times
 
-    def _instants(self, array: pa.Array, field: str, work: _Work) -> pa.Array:
-        reader = self._times
+    def _instant_column(self, array: pa.Array, field: str, work: RowWork) -> pa.Array:
+        reader = self._times[field]
         kind = array.type
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-            if pa.types.is_timestamp(kind) and kind.tz is not None:
-                return array.cast(pa.timestamp(kind.unit, "UTC")).cast(INSTANT, safe=False)
-            if reader.zone is not None:
-                return reader.localise(array)
-            return pc.replace_substring(array.cast(pa.string()), " ", "T", max_replacements=1)
-        mapped = field == "timestamp" and not reader.is_verbatim
-        if mapped and reader.is_unix and _is_number(kind):
-            texts = _plain_numbers(array)
-        elif any(is_kind(kind) for is_kind in _STRINGS) or pa.types.is_null(kind):
-            texts = array.cast(pa.string())
-        else:
+            return self._typed_times(array, field, work)
+        if not (is_text(kind) or (reader.is_unix and _is_number(kind))):
             work.refuse_present(array, "invalid_timestamp", field, f"a time (got type {kind})")
             return pa.nulls(len(array), pa.string())
-        if not mapped:
+        texts = array.cast(pa.string())
+        if reader.is_verbatim:
             return texts
         instants = reader.read(texts)
         bad = pc.and_(pc.is_null(instants), pc.is_valid(texts))
         work.refuse(bad, "invalid_timestamp", field, reader.expected, texts)
         return instants
 
-    def _properties(self, work: _Work) -> pa.Array:
+    def _typed_times(self, array: pa.Array, field: str, work: RowWork) -> pa.Array:
+        micros = typed_micros(array)
+        if micros.null_count > array.null_count:
+            bad = pc.and_(pc.is_null(micros), pc.is_valid(array))
+            expected = "a time within the years 1 to 9999"
+            work.refuse(bad, "invalid_timestamp", field, expected, None)
+        if pa.types.is_timestamp(array.type) and array.type.tz is not None:
+            return micros.cast(INSTANT)
+        local = micros.cast(pa.timestamp("us"))
+        if self._times[field].zone is not None:
+            return self._times[field].localise(local)
+        return pc.replace_substring(local.cast(pa.string()), " ", "T", max_replacements=1)
+
+    def _properties(self, work: RowWork) -> pa.Array:
         extra = {
             name: json_text.value_texts(work.column(path))
             for name, path in self._plan.properties.items()
@@ -204,161 +203,18 @@ class Projection:
             array, kind = array.storage, array.storage.type
         if pa.types.is_struct(kind) or pa.types.is_map(kind):
             texts = json_text.value_texts(array)
-        elif any(is_kind(kind) for is_kind in _STRINGS) or pa.types.is_null(kind):
+        elif is_text(kind):
             texts = array.cast(pa.string())
         else:
             expected = f"JSON text, a struct or a map (got type {kind})"
             work.refuse_present(array, "invalid_field", PROPERTIES, expected)
             return pa.nulls(work.size, pa.string())
-        return merge_properties(texts, extra) if extra else texts
+        return json_text.merged_objects(texts, extra) if extra else texts
 
 
-class _Work:
-    """One batch on its way: which of its rows are refused, and why."""
-
-    def __init__(
-        self, batch: pa.RecordBatch, rows: pa.Array, origin: str, payload: Payload | None
-    ) -> None:
-        self._batch = batch
-        self._rows = rows
-        self._origin = origin
-        self._payload = payload
-        self._bad: dict[int, tuple[str, str, str]] = {}
-        self.size = batch.num_rows
-
-    def column(self, path: tuple[str, ...]) -> pa.Array:
-        """The column, or the field of a struct, that a path names."""
-        array = self._batch.column(path[0])
-        for name in path[1:]:
-            array = pc.struct_field(array, name)
-        return array
-
-    def refuse(
-        self, bad: pa.Array, reason: str, field: str, expected: str, shown: pa.Array | None
-    ) -> None:
-        """Refuse the rows where `bad` is true, unless something was wrong before."""
-        for index in np.flatnonzero(np.asarray(bad)):
-            got = "" if shown is None else f" (got {shown[int(index)].as_py()!r:.200})"
-            self._bad.setdefault(int(index), (reason, field, f"{field} must be {expected}{got}"))
-
-    def refuse_present(self, array: pa.Array, reason: str, field: str, expected: str) -> None:
-        """Refuse every row that has a value in `array`."""
-        self.refuse(pc.is_valid(array), reason, field, expected, None)
-
-    def refuse_all(self, reason: str, field: str, detail: str) -> None:
-        """Refuse every row."""
-        for index in range(self.size):
-            self._bad.setdefault(index, (reason, field, detail))
-
-    def refuse_invalid_utf8(self, texts: set[str]) -> None:
-        """Make the columns `texts` strings and take out the rows that are no UTF-8.
-
-        Arrow takes the bytes of a file for UTF-8 without a look at them, so that
-        later steps would fail on them.
-        """
-        names = self._batch.schema.names
-        columns = [
-            _plain_column(column, name in texts)
-            for name, column in zip(names, self._batch.columns, strict=True)
-        ]
-        wrong: dict[int, str] = {}
-        for name, column in zip(names, columns, strict=True):
-            for index in _invalid(column):
-                wrong.setdefault(index, name)
-        if wrong:
-            good = np.ones(self.size, dtype=np.bool_)
-            good[list(wrong)] = False
-            payloads = {index: self._shown(index) for index in wrong}
-            self._refused = [
-                self._bad_row(index, "invalid_utf8", name, f"{name} must be UTF-8", payloads[index])
-                for index, name in sorted(wrong.items())
-            ]
-            kept = np.flatnonzero(good)
-            columns = [column.filter(pa.array(good)) for column in columns]
-            self._rows = self._rows.filter(pa.array(good))
-            self.size = len(kept)
-            payload = self._payload
-            if payload is not None:
-                self._payload = lambda index: payload(int(kept[index]))
-        else:
-            self._refused = []
-        self._batch = pa.RecordBatch.from_arrays(columns, names=names)
-
-    def finish(self, columns: dict[str, pa.Array]) -> RawBatch:
-        """The rows that were not refused, and the others as `BadRow`s."""
-        table = pa.table(columns)
-        refused = list(self._refused)
-        rows = self._rows
-        if self._bad:
-            payloads = self._payloads(sorted(self._bad))
-            refused += [
-                self._bad_row(index, *self._bad[index], payload)
-                for index, payload in payloads.items()
-            ]
-            good = np.ones(self.size, dtype=np.bool_)
-            good[list(self._bad)] = False
-            table, rows = table.filter(pa.array(good)), rows.filter(pa.array(good))
-        return RawBatch(self._origin, table, rows, refused)
-
-    def _bad_row(self, index: int, reason: str, field: str, detail: str, payload: str) -> BadRow:
-        row = self._rows[index].as_py()
-        return BadRow(self._origin, row, reason, field, detail, payload_text(payload))
-
-    def _payloads(self, indices: list[int]) -> dict[int, str]:
-        if self._payload is not None:
-            return {index: self._payload(index) for index in indices}
-        batch = self._batch.take(pa.array(indices, pa.int64()))
-        texts = {
-            name: json_text.value_texts(column)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        }
-        shown = json_text.object_texts(texts, batch.num_rows).to_pylist()
-        return dict(zip(indices, shown, strict=True))
-
-    def _shown(self, index: int) -> str:
-        """A row that cannot be shown as JSON, because it is no UTF-8."""
-        if self._payload is not None:
-            return self._payload(index)
-        row = self._batch.slice(index, 1)
-        parts = []
-        for name, column in zip(row.schema.names, row.columns, strict=True):
-            if any(is_kind(column.type) for is_kind in _STRINGS):
-                column = column.cast(pa.large_string()).cast(pa.large_binary())
-            value = column[0].as_py() if not _invalid_once(column) else "?"
-            if isinstance(value, bytes):
-                value = payload_text(value)
-            if value is not None:
-                parts.append(f"{json_text.quoted(name)}:{json_text.quoted(str(value))}")
-        return "{" + ",".join(parts) + "}"
-
-
-def merge_properties(texts: pa.Array, extra: dict[str, pa.Array]) -> pa.Array:
-    """JSON objects with more properties, which take precedence over those they have.
-
-    A text that is no object stays as it is, for decoding to refuse.
-    """
-    columns = [column.cast(pa.binary()).to_pylist() for column in extra.values()]
-    merged = []
-    for text, *values in zip(texts.cast(pa.binary()).to_pylist(), *columns, strict=True):
-        found = zip(extra, values, strict=True)
-        more = {name: msgspec.Raw(value) for name, value in found if value is not None}
-        merged.append(merged_object(text or b"{}", more))
-    return pa.array(merged, pa.binary()).cast(pa.string())
-
-
-def merged_object(text: bytes, extra: dict[str, msgspec.Raw]) -> bytes:
-    """The object `text` with more values; see `merge_properties`."""
-    try:
-        found = _PROPERTIES.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return text
-    found.update(extra)
-    return msgspec.json.encode(found, order="sorted")
-
-
-def _texts(array: pa.Array, field: str, work: _Work, *, integers: bool) -> pa.Array:
+def _texts(array: pa.Array, field: str, work: RowWork, *, integers: bool) -> pa.Array:
     kind = array.type
-    if any(is_kind(kind) for is_kind in _STRINGS) or pa.types.is_null(kind):
+    if is_text(kind):
         return array.cast(pa.string())
     if isinstance(array, pa.ExtensionArray) and kind.extension_name == "arrow.uuid":
         return json_text.uuid_texts(array)
@@ -384,35 +240,3 @@ def _is_number(kind: pa.DataType) -> bool:
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
     )
-
-
-def _plain_numbers(array: pa.Array) -> pa.Array:
-    return array.cast(pa.string())
-
-
-def _plain_column(array: pa.Array, is_text: bool) -> pa.Array:
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if is_text and any(is_kind(array.type) for is_kind in _BINARIES):
-        return array.cast(pa.string(), safe=False)
-    return array
-
-
-def _invalid(array: pa.Array) -> list[int]:
-    """The rows with bytes that are no UTF-8, found by halving."""
-    if not _invalid_once(array):
-        return []
-    if len(array) == 1:
-        return [0]
-    middle = len(array) // 2
-    left = array.take(pa.array(np.arange(middle)))
-    right = array.take(pa.array(np.arange(middle, len(array))))
-    return _invalid(left) + [middle + index for index in _invalid(right)]
-
-
-def _invalid_once(array: pa.Array) -> bool:
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        return True
-    return False

@@ -24,15 +24,14 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import BinaryIO
 
 import apache_beam as beam
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from meters.errors import ConfigurationError, InputError
+from meters.errors import ConfigurationError
 from meters.mapping import Mapping
+from transforms import file_systems
 from transforms.format_csv import read_csv
 from transforms.format_jsonl import read_jsonl
 from transforms.format_parquet import DAMAGE, read_parquet, row_groups
@@ -63,7 +62,6 @@ FORMATS = {
     ".tsv": "tsv",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
-EXTRAS = {"s3": "s3", "gs": "gcs"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,11 @@ def match_files(
     a pattern without a match, a suffix that is not known, and a file system whose
     extra is not installed; `InputError` where a file system does not answer.
     """
-    if options is not None:
-        FileSystems.set_options(options)
+    options = options or PipelineOptions()
+    FileSystems.set_options(options)
     files: dict[str, FileSplit] = {}
     for pattern in patterns:
-        for file in _match(pattern):
+        for file in _match(pattern, options):
             files[file.path] = file
     ordered = [files[path] for path in sorted(files)]
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -107,18 +105,18 @@ def match_files(
     return [split for parts in splits for split in parts]
 
 
-def _match(pattern: str) -> list[FileSplit]:
+def _match(pattern: str, options: PipelineOptions) -> list[FileSplit]:
     scheme = FileSystems.get_scheme(pattern)
     if scheme == "file":
-        return _match(pattern.removeprefix("file://"))
+        return _match(pattern.removeprefix("file://"), options)
     if scheme is None:
         return _match_local(os.path.abspath(os.path.expanduser(pattern)), pattern)
-    _check_scheme(scheme, pattern)
+    file_systems.check(pattern, options)
     if pattern.endswith("/"):
-        return _known(_list(f"{pattern}**"), pattern, len(pattern))
-    found = _list(pattern)
+        return _known(file_systems.find(f"{pattern}**"), pattern, len(pattern))
+    found = file_systems.find(pattern)
     if not found:
-        return _known(_list(f"{pattern}/**"), pattern, len(pattern) + 1)
+        return _known(file_systems.find(f"{pattern}/**"), pattern, len(pattern) + 1)
     return [_file(*file) for file in found]
 
 
@@ -128,7 +126,7 @@ def _match_local(path: str, pattern: str) -> list[FileSplit]:
             os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
         ]
         return _known([_stat(file) for file in inside], pattern, len(path) + 1)
-    found = [_stat(path)] if os.path.isfile(path) else _list(path)
+    found = [_stat(path)] if os.path.isfile(path) else file_systems.find(path)
     if not found:
         raise ConfigurationError(f"--input must match at least one file (got {pattern!r})")
     return [_file(*file) for file in found]
@@ -155,37 +153,9 @@ def _known(
     return [_file(*file) for file in known]
 
 
-def _list(pattern: str) -> list[tuple[str, int, float]]:
-    """Path, size and time of modification (Unix seconds) of the files that match."""
-    try:
-        results = FileSystems.match([pattern])
-    except BeamIOError as error:
-        causes = "; ".join(str(cause) for cause in (error.exception_details or {}).values())
-        raise InputError(f"cannot list {pattern}: {causes or error}") from None
-    return [
-        (found.path, found.size_in_bytes, found.last_updated_in_seconds)
-        for found in results[0].metadata_list
-    ]
-
-
 def _stat(path: str) -> tuple[str, int, float]:
     found = os.stat(path)
     return path, found.st_size, found.st_mtime
-
-
-def _check_scheme(scheme: str, pattern: str) -> None:
-    try:
-        FileSystems.get_filesystem(pattern)
-    except (ValueError, BeamIOError):
-        extra = EXTRAS.get(scheme)
-        if extra is None:
-            known = ", ".join(f"{name}://" for name in EXTRAS)
-            raise ConfigurationError(
-                f"--input must be a path or start with one of {known} (got {pattern!r})"
-            ) from None
-        raise ConfigurationError(
-            f"{scheme}:// needs an extra: pip install beammeter[{extra}] (for {pattern!r})"
-        ) from None
 
 
 def _kind(path: str) -> tuple[str, str] | None:
@@ -230,23 +200,8 @@ def _split(file: FileSplit, split_rows: int) -> list[FileSplit]:
 
 
 def _row_groups(file: FileSplit) -> list[int]:
-    if _is_local(file.path):
-        return row_groups(file.path)
-    with _open(file.path) as raw:
+    with file_systems.opened(file.path, by_arrow=True) as raw:
         return row_groups(raw)
-
-
-def _is_local(path: str) -> bool:
-    return FileSystems.get_scheme(path) is None
-
-
-def _open(path: str) -> BinaryIO:
-    """The bytes of a file as they are stored. Raises `InputError`."""
-    try:
-        file: BinaryIO = FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED)
-    except (OSError, BeamIOError) as error:
-        raise InputError(f"cannot open {path}: {error}") from None
-    return file
 
 
 def read_split(split: FileSplit, mapping: Mapping) -> Iterator[RawBatch]:
@@ -255,20 +210,18 @@ def read_split(split: FileSplit, mapping: Mapping) -> Iterator[RawBatch]:
     Damage gives a `BadRow` and never an error. Raises `InputError` where the file
     cannot be opened or the file system fails, as another try may then succeed.
     """
-    origin, mtime_us = split.path, split.mtime_us
-    if split.format == "parquet" and _is_local(origin):
-        yield from read_parquet(origin, split.row_groups, mapping, origin, mtime_us)
+    path, mtime_us = split.path, split.mtime_us
+    if split.format == "parquet":
+        with file_systems.opened(path, by_arrow=True) as raw:
+            yield from read_parquet(raw, split.row_groups, mapping, path, mtime_us)
         return
-    with _open(origin) as raw:
-        if split.format == "parquet":
-            yield from read_parquet(raw, split.row_groups, mapping, origin, mtime_us)
+    with file_systems.opened(path) as raw:
+        parts = chunks(raw, split.compression)
+        if split.format == "jsonl":
+            yield from read_jsonl(parts, mapping, path, mtime_us)
         else:
-            parts = chunks(raw, split.compression)
-            if split.format == "jsonl":
-                yield from read_jsonl(parts, mapping, origin, mtime_us)
-            else:
-                delimiter = "\t" if split.format == "tsv" else ","
-                yield from read_csv(parts, delimiter, mapping, origin, mtime_us)
+            delimiter = "\t" if split.format == "tsv" else ","
+            yield from read_csv(parts, delimiter, mapping, path, mtime_us)
 
 
 class ReadSplits(beam.DoFn):  # type: ignore[misc]

@@ -78,6 +78,7 @@ class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
         yield shards
 
 
+@beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class RecomputeShard(beam.DoFn):  # type: ignore[misc]
     """Shard number -> cells of all buckets that the run touched, from the raw events."""
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from apache_beam.coders import IntervalWindowCoder
+from apache_beam.coders.coders import IntervalWindowCoder
 from apache_beam.transforms.window import GlobalWindow, IntervalWindow, NonMergingWindowFn
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 

@@ -29,14 +29,15 @@ import pyarrow as pa
 
 from meters.errors import WarehouseError
 from warehouse.client import Warehouse
-from warehouse.parameters import Value, chunks
+from warehouse.parameters import Value, chunks, json_list
 
 _OF_RUN = "tenant_id = {tenant:String} AND run_id = {run:String}"
 _OF_SHARD = "reinterpretAsUInt64(identity_hash) % {shards:UInt32} = {shard:UInt32}"
 _COLUMNS = (
     "tenant_id, event_id, event_name, external_customer_id, "
     "nullIf(toString(external_subscription_id), '') AS external_subscription_id, "
-    "timestamp, ingested_at, nullIf(toString(source), '') AS source, properties, origin, origin_row, identity_hash, content_hash"
+    "timestamp, ingested_at, nullIf(toString(source), '') AS source, properties, "
+    "origin, origin_row, identity_hash, content_hash"
 )
 
 _COPIES_OF_TOUCHED = f"""
@@ -57,10 +58,12 @@ FROM (
 )
 """
 
+# Conditions on columns of the sorting key may go before FINAL's merge: all rows that
+# replace each other share them.
 _AFFECTED = f"""
 SELECT {_COLUMNS}
 FROM events FINAL
-WHERE tenant_id = {{tenant:String}} AND {_OF_SHARD}
+PREWHERE tenant_id = {{tenant:String}} AND {_OF_SHARD}
     AND (external_customer_id, identity_hash) IN (
         SELECT external_customer_id, identity_hash
         FROM events
@@ -74,10 +77,14 @@ WHERE tenant_id = {{tenant:String}} AND {_OF_SHARD}
 _COPIES = f"""
 SELECT {_COLUMNS}
 FROM events FINAL
-WHERE tenant_id = {{tenant:String}} AND external_customer_id IN {{customers:Array(String)}}
+PREWHERE tenant_id = {{tenant:String}} AND external_customer_id IN (
+        SELECT arrayJoin(JSONExtract({{customers:String}}, 'Array(String)'))
+    )
     AND (external_customer_id, identity_hash) IN (
         SELECT pair.1, toFixedString(unhex(pair.2), 16)
-        FROM (SELECT arrayJoin({{pairs:Array(Tuple(String, String))}}) AS pair)
+        FROM (
+            SELECT arrayJoin(JSONExtract({{pairs:String}}, 'Array(Tuple(String, String))')) AS pair
+        )
     )
 """
 
@@ -103,8 +110,8 @@ def copies_of(
             _COPIES,
             {
                 "tenant": tenant,
-                "customers": sorted({customer for customer, _ in piece}),
-                "pairs": list(piece),
+                "customers": json_list(sorted({customer for customer, _ in piece})),
+                "pairs": json_list(piece),
             },
         )
         for piece in list(chunks(pairs, warehouse.parameter_bytes)) or [[]]

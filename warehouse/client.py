@@ -19,7 +19,9 @@ try later) or `WarehouseError` (final), with one line of text.
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -59,6 +61,9 @@ class Warehouse:
         self._engine = engine
         self._retries = retries
         self._columns: dict[str, _Columns] = {}
+        # A warehouse that is forgotten does not keep the embedded engine on its folder.
+        self._release = weakref.finalize(self, engine.close)
+        self._release.atexit = False
         self.name = name
         """The URL without a password, for messages."""
 
@@ -146,6 +151,19 @@ class Warehouse:
             raise WarehouseError(f"rows for {table} must fit its columns ({error})") from error
         self.insert(table, built)
 
+    @contextlib.contextmanager
+    def loading(self, *tables: str) -> Iterator[None]:
+        """Says that many rows are about to go into `tables`.
+
+        The embedded engine merges their parts afterwards, which saves about half of the
+        processor time of a load; a server merges when it likes to.
+        """
+        self._engine.pause_merges(tables)
+        try:
+            yield
+        finally:
+            self._engine.resume_merges(tables)
+
     def _columns_of(self, table: str) -> _Columns:
         columns = self._columns.get(table)
         if columns is None:
@@ -165,7 +183,7 @@ class Warehouse:
 
     def close(self) -> None:
         """Gives the connection back; the object cannot be used afterwards."""
-        self._engine.close()
+        self._release()
 
     def __enter__(self) -> Self:
         return self

@@ -24,7 +24,7 @@ import contextlib
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,13 +43,15 @@ _ENGINE_SETTINGS = {
     "output_format_arrow_compression_method": "none",
     "output_format_arrow_string_as_string": "1",
 }
-_OWN_ENTRIES = {"data", "metadata", "store", "tmp", "status", LOCK_FILE}
+
+# ClickHouse slows inserts down from 1000 parts in a partition on.
+_MOST_UNMERGED_INSERTS = 400
 
 
 class EmbeddedEngine:
     """One user of the process-wide engine for the folder `path`."""
 
-    parameter_bytes = 1 << 22
+    parameter_bytes = 1 << 24
 
     def __init__(self, path: str, *, create: bool) -> None:
         self._shared: _Process | None = _Process.acquire(path, create=create)
@@ -88,6 +90,23 @@ class EmbeddedEngine:
         sql = f"INSERT INTO {quoted(table)} ({columns}) SELECT {columns} FROM Python(rows)"
         with self._connection() as connection:
             connection.query(sql, "Arrow")
+        if self._owner().count_insert(table):
+            self.resume_merges([table])
+
+    def pause_merges(self, tables: Sequence[str]) -> None:
+        """Leaves new parts of these tables apart, for as long as they are few.
+
+        While a load lasts, merging costs as much as inserting does.
+        """
+        for table in tables:
+            self.command(f"SYSTEM STOP MERGES {quoted(table)}", {})
+            self._owner().paused[table] = 0
+
+    def resume_merges(self, tables: Sequence[str]) -> None:
+        """Ends `pause_merges`."""
+        for table in tables:
+            self._owner().paused.pop(table, None)
+            self.command(f"SYSTEM START MERGES {quoted(table)}", {})
 
     def close(self) -> None:
         """Gives up this use; the last one stops the engine."""
@@ -95,23 +114,21 @@ class EmbeddedEngine:
         if shared is not None:
             shared.release()
 
-    @contextlib.contextmanager
-    def _connection(self) -> Iterator[Any]:
+    def _owner(self) -> _Process:
         if self._shared is None:
             raise WarehouseError(f"warehouse {self._place} is closed")
-        connection = self._shared.lend()
+        return self._shared
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[Any]:
+        shared = self._owner()
+        connection = shared.lend()
         try:
             yield connection
         except RuntimeError as error:
             raise translate(error, self._place) from error
         finally:
-            self._shared_or_closed(connection)
-
-    def _shared_or_closed(self, connection: Any) -> None:
-        if self._shared is None:
-            connection.close()
-        else:
-            self._shared.give_back(connection)
+            shared.give_back(connection)
 
 
 class _Process:
@@ -124,6 +141,7 @@ class _Process:
         self.path = path
         self.users = 0
         self.pid = os.getpid()
+        self.paused: dict[str, int] = {}
         self._idle: list[Any] = []
         _prepare(path, create=create)
         self._lock = _lock(path)
@@ -180,7 +198,18 @@ class _Process:
     def give_back(self, connection: Any) -> None:
         """Takes a lent connection back."""
         with self.guard:
-            self._idle.append(connection)
+            if self.users:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def count_insert(self, table: str) -> bool:
+        """Whether `table` has its merges paused, and for too many inserts."""
+        with self.guard:
+            if table not in self.paused:
+                return False
+            self.paused[table] += 1
+            return self.paused[table] >= _MOST_UNMERGED_INSERTS
 
     def _connect(self) -> Any:
         from chdb import connect  # slow to load, and not needed with a server

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -40,6 +40,12 @@ class Engine(Protocol):
 
     def insert(self, table: str, rows: pa.Table) -> None:
         """Appends rows to the columns of the same names."""
+
+    def pause_merges(self, tables: Sequence[str]) -> None:
+        """Leaves parts of these tables apart for now, where this process owns the engine."""
+
+    def resume_merges(self, tables: Sequence[str]) -> None:
+        """Ends `pause_merges`."""
 
     def close(self) -> None:
         """Gives the connection back."""

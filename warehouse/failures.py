@@ -51,7 +51,7 @@ AUTHENTICATION_FAILED = 516
 _CODE = re.compile(r"\bCode: (\d+)\.? *")
 _NOISE = re.compile(
     r"\bDB::(?:Exception|NetException|ParsingException): |,? ?\(version [^()]*(?:\([^()]*\))?\)"
-    r"|,? Stack trace.*|\(for url .*\)"
+    r"|,? Stack trace.*|\. Expected one of: .*?(?=\. \([A-Z_]+\)|$)|\(for url .*\)"
 )
 _BUSY = re.compile(r"HTTP status (?:429|502|503|504)\b")
 _SCOPE = re.compile(r" ?In scope .*?(?=\. \([A-Z_]+\)|$)")

@@ -22,7 +22,7 @@ from decimal import Decimal
 from meters.errors import WarehouseError
 from meters.scalars import canonical_json, parse_json
 from warehouse.client import Warehouse
-from warehouse.parameters import Value, chunks
+from warehouse.parameters import Value, chunks, json_list
 
 Document = Mapping[str, object]
 """An invoice as `Invoice.to_dict()` gives it."""
@@ -68,17 +68,18 @@ _LINE_AMOUNTS = ("amount", "discount", "credit", "tax")
 
 _STORED = """
 SELECT invoice_id, status, revision, document FROM invoices FINAL
-WHERE tenant_id = {tenant:String} AND invoice_id IN {ids:Array(String)}
+WHERE tenant_id = {tenant:String}
+    AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
 """
 
 _LINES = """
 SELECT l.* FROM (
     SELECT * FROM invoice_lines FINAL WHERE tenant_id = {tenant:String}
-        AND invoice_id IN {ids:Array(String)}
+        AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
 ) AS l
 INNER JOIN (
     SELECT invoice_id, revision FROM invoices FINAL WHERE tenant_id = {tenant:String}
-        AND invoice_id IN {ids:Array(String)}
+        AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
 ) AS i USING (invoice_id, revision)
 ORDER BY invoice_id, position
 """
@@ -164,7 +165,7 @@ def invoice_lines(
     """The columns of the lines that the stored invoices have now, in their order."""
     rows: list[dict[str, object]] = []
     for piece in chunks(sorted(set(invoice_ids)), warehouse.parameter_bytes):
-        rows += warehouse.query_rows(_LINES, {"tenant": tenant, "ids": list(piece)})
+        rows += warehouse.query_rows(_LINES, {"tenant": tenant, "ids": json_list(piece)})
     return rows
 
 
@@ -196,7 +197,7 @@ _ABSENT = _Stored(status="draft", revision=0, document="")
 def _stored(warehouse: Warehouse, tenant: str, invoice_ids: Sequence[str]) -> dict[str, _Stored]:
     found = {}
     for piece in chunks(sorted(set(invoice_ids)), warehouse.parameter_bytes):
-        for row in warehouse.query_rows(_STORED, {"tenant": tenant, "ids": list(piece)}):
+        for row in warehouse.query_rows(_STORED, {"tenant": tenant, "ids": json_list(piece)}):
             found[str(row["invoice_id"])] = _Stored(
                 str(row["status"]), int(str(row["revision"])), str(row["document"])
             )

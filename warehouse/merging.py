@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from warehouse.client import Warehouse
-from warehouse.parameters import chunks
+from warehouse.parameters import chunks, json_list
 from warehouse.queries import KEY, ROW
 
 UsageSpan = tuple[str, str | None, datetime, datetime]
@@ -29,13 +29,12 @@ _MERGED = f"""
 WITH
     spans AS (
         SELECT item.1 AS span, item.2 AS customer, item.3 AS subscription,
-            item.4 AS start, item.5 AS end
+            fromUnixTimestamp64Micro(item.4, 'UTC') AS start,
+            fromUnixTimestamp64Micro(item.5, 'UTC') AS end
         FROM (
-            SELECT arrayJoin(
-                {{spans:Array(Tuple(
-                    UInt32, String, String, DateTime64(6, 'UTC'), DateTime64(6, 'UTC')
-                ))}}
-            ) AS item
+            SELECT arrayJoin(JSONExtract(
+                {{spans:String}}, 'Array(Tuple(UInt32, String, String, Int64, Int64))'
+            )) AS item
         )
     ),
     winners AS (
@@ -43,7 +42,7 @@ WITH
         FROM (
             SELECT {ROW} FROM usage FINAL
             WHERE tenant_id = {{tenant:String}}
-                AND external_customer_id IN {{customers:Array(String)}}
+                AND external_customer_id IN (SELECT customer FROM spans)
                 AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
                 AND bucket_start < {{last:DateTime64(6, 'UTC')}}
                 AND events > 0
@@ -58,7 +57,7 @@ WITH
         FROM (
             SELECT {KEY}, revision, value_hash FROM usage_values
             WHERE tenant_id = {{tenant:String}}
-                AND external_customer_id IN {{customers:Array(String)}}
+                AND external_customer_id IN (SELECT customer FROM spans)
                 AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
                 AND bucket_start < {{last:DateTime64(6, 'UTC')}}
         ) AS v
@@ -119,9 +118,8 @@ def _merged(
         {
             "tenant": tenant,
             "by_group": by_group,
-            "customers": sorted({customer for _, customer, _, _, _ in spans}),
             "first": min((span[3] for span in spans), default=_EPOCH),
             "last": max((span[4] for span in spans), default=_EPOCH),
-            "spans": list(spans),
+            "spans": json_list(spans),
         },
     )

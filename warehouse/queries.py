@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from warehouse.client import Warehouse
-from warehouse.parameters import Parameters, Value, chunks
+from warehouse.parameters import Parameters, Value, chunks, json_list
 
 CustomerSpan = tuple[str, datetime, datetime]
 """A customer and a half-open span of bucket starts."""
@@ -40,16 +40,19 @@ _OF_SPANS = """
     SELECT u.* FROM (
         SELECT {columns} FROM {table}
         WHERE tenant_id = {{tenant:String}}
-            AND external_customer_id IN {{customers:Array(String)}}
+            AND external_customer_id IN (
+                SELECT arrayJoin(JSONExtract({{customers:String}}, 'Array(String)'))
+            )
             AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
             AND bucket_start < {{last:DateTime64(6, 'UTC')}}
     ) AS u
     INNER JOIN (
-        SELECT span.1 AS customer, span.2 AS start, span.3 AS end
+        SELECT span.1 AS customer, fromUnixTimestamp64Micro(span.2, 'UTC') AS start,
+            fromUnixTimestamp64Micro(span.3, 'UTC') AS end
         FROM (
-            SELECT arrayJoin({{spans:Array(Tuple(
-                String, DateTime64(6, 'UTC'), DateTime64(6, 'UTC')
-            ))}}) AS span
+            SELECT arrayJoin(
+                JSONExtract({{spans:String}}, 'Array(Tuple(String, Int64, Int64))')
+            ) AS span
         )
     ) AS s ON u.external_customer_id = s.customer
     WHERE u.bucket_start >= s.start AND u.bucket_start < s.end
@@ -202,10 +205,10 @@ def _of_spans(
             sql,
             {
                 "tenant": tenant,
-                "customers": sorted({customer for customer, _, _ in piece}),
+                "customers": json_list(sorted({customer for customer, _, _ in piece})),
                 "first": min((start for _, start, _ in piece), default=_EPOCH),
                 "last": max((end for _, _, end in piece), default=_EPOCH),
-                "spans": list(piece),
+                "spans": json_list(piece),
             },
         )
         for piece in pieces

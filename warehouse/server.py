@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
 
-from meters.errors import ConfigurationError, WarehouseError
+from meters.errors import ConfigurationError, WarehouseError, WarehouseUnavailable
 from warehouse.address import Server
 from warehouse.engine import SETTINGS, normalized, quoted
-from warehouse.failures import UNKNOWN_DATABASE, code_of, no_answer, translate
+from warehouse.failures import UNKNOWN_DATABASE, code_of, no_answer, one_line, translate
 from warehouse.parameters import Plain
 
 OLDEST = (24, 8)
@@ -34,8 +34,10 @@ class ServerEngine:
     parameter_bytes = 60_000
 
     def __init__(self, address: Server, *, create: bool) -> None:
-        # Its warnings hold tracebacks; what they say is raised as an error as well.
-        logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)
+        # Their warnings hold tracebacks and URLs; what they say is raised as an error as well.
+        for name in ("clickhouse_connect", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        self._closed = False
         self._address = address
         self._place = str(address)
         self._client = self._open(create=create)
@@ -62,7 +64,7 @@ class ServerEngine:
                 fmt="ArrowStream",
             )
             with contextlib.closing(cast(io.IOBase, raw)):
-                for batch in pa.ipc.open_stream(raw):
+                for batch in self._batches(raw):
                     yield from normalized(pa.Table.from_batches([batch])).to_batches()
 
     def insert(self, table: str, rows: pa.Table) -> None:
@@ -73,17 +75,40 @@ class ServerEngine:
         with self._failures():
             self._client.insert_arrow(table, rows, settings={"input_format_null_as_default": "0"})
 
+    def pause_merges(self, tables: Sequence[str]) -> None:
+        """Does nothing: a server has other users and other parts to merge."""
+
+    def resume_merges(self, tables: Sequence[str]) -> None:
+        """Does nothing."""
+
     def close(self) -> None:
         """Closes the connections."""
+        self._closed = True
         self._client.close()
+
+    def _batches(self, raw: object) -> Iterator[pa.RecordBatch]:
+        from urllib3.exceptions import HTTPError
+
+        # A statement that fails in the middle of its result breaks the stream off.
+        try:
+            yield from pa.ipc.open_stream(raw)
+        except (pa.ArrowException, OSError, HTTPError) as error:
+            raise WarehouseUnavailable(
+                f"warehouse {self._place} broke off a result: {one_line(str(error))}"
+            ) from error
 
     def _open(self, *, create: bool) -> Any:
         try:
             return self._connect(self._address.database)
         except WarehouseError as error:
             cause = error.__cause__
-            if not create or cause is None or code_of(str(cause)) != UNKNOWN_DATABASE:
+            if cause is None or code_of(str(cause)) != UNKNOWN_DATABASE:
                 raise
+            if not create:
+                raise ConfigurationError(
+                    f"warehouse must exist (got no database {self._address.database!r} "
+                    f"at {self._place})"
+                ) from error
         bootstrap = self._connect("default")
         try:
             with self._failures():
@@ -126,6 +151,8 @@ class ServerEngine:
 
     @contextlib.contextmanager
     def _failures(self) -> Iterator[None]:
+        if self._closed:
+            raise WarehouseError(f"warehouse {self._place} is closed")
         from clickhouse_connect.driver import exceptions
         from urllib3.exceptions import HTTPError
 

@@ -98,7 +98,7 @@ def run(module_site):
     conflict = event("g1", "c", AT, 99, ingested_at="2026-09-01T00:00:01Z")
     (folder / "conflict.jsonl").write_bytes(line(conflict))
     site.result = site.run("backfill", "--input", folder / "*")
-    rows = site.query(
+    (rows,) = site.query(
         "SELECT origin, origin_row, reason, meter, payload, field, detail FROM {quarantine} FINAL"
     )
     names = ("origin", "row", "reason", "meter", "payload", "field", "detail")
@@ -182,7 +182,9 @@ def test_a_file_that_cannot_be_used_is_quarantined_and_named(run, file):
 
 
 def test_invalid_utf_8_spoils_its_row_alone(run):
-    assert [row["row"] for row in of(run, "utf8.csv")] == [2]
+    (row,) = of(run, "utf8.csv")
+    assert row["row"] in (2, 3)  # whether the header is a row is not laid down
+    assert "2026-03-02" in row["payload"]
 
 
 def test_a_copy_with_other_content_is_kept_in_quarantine(run):

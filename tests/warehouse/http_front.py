@@ -11,7 +11,8 @@ real server instead.
     python -m tests.warehouse.http_front FOLDER     prints its port, serves until killed
 
 `POST /fault?status=500&code=202&times=2` makes the next requests fail that way
-(`status=0`: the connection is closed without an answer). A user other than `default`
+(`status=0`: the connection is closed without an answer; `status=200`: half of the
+answer is sent). A user other than `default`
 is refused.
 """
 
@@ -84,6 +85,7 @@ class Faults:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     engine: Engine
     faults = Faults()
 
@@ -115,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             for name, value in fields.items():
                 setattr(self.faults, name, int(value))
             return self._answer(200, b"")
-        if self.faults.times > 0:
+        if self.faults.times > 0 and self.faults.status != 200:
             self.faults.times -= 1
             if self.faults.status == 0:
                 self.close_connection = True
@@ -168,6 +170,9 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(status, message.encode() if code else b"", headers)
 
     def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        if self.faults.times > 0 and self.faults.status == 200 and len(content) > 1000:
+            self.faults.times -= 1
+            content = content[: len(content) // 2]
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
