@@ -215,7 +215,9 @@ def add_latest(
     if last["ties"].max() not in (None, 1):
         tied = found.filter(pl.col("ties") > 1)
         best = (
-            counted.join(tied.select(*keys, pl.col("last").alias(at)), on=[*keys, at], nulls_equal=True)
+            counted.join(
+                tied.select(*keys, pl.col("last").alias(at)), on=[*keys, at], nulls_equal=True
+            )
             .sort(event_id)
             .group_by(keys, maintain_order=True)
             .agg(pl.col(event_id).last().alias(names[1]), pl.col(value).last().alias(names[2]))

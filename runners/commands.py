@@ -14,7 +14,7 @@ from typing import Any
 
 from billing.builder import quote
 from meters.catalog import Catalog
-from meters.catalog_file import catalog_hash, load_catalog
+from meters.catalog_file import catalog_content, catalog_hash, load_catalog
 from meters.errors import ConfigurationError
 from meters.mapping import Mapping
 from meters.numbers import plain
@@ -98,7 +98,7 @@ def backfill_counts(
     from transforms.sources import match_files
 
     options = launch.options(runner, beam_options)
-    splits = match_files(inputs)
+    splits = match_files(inputs, options)
     with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
         remember(warehouse, tenant, catalog)
         run_id = uuid.uuid4().hex if affected.events_exist(warehouse, tenant) else None
@@ -114,7 +114,10 @@ def backfill_counts(
         )
         notice(f"reading {len({split.path for split in splits})} files")
         try:
-            with launch.reported(("read", "stored", "quarantined")):
+            with (
+                launch.reported(("read", "stored", "quarantined")),
+                warehouse.loading("events", "touched", "usage", "usage_values"),
+            ):
                 launch.run(job.build, options)
         finally:
             if run_id is not None:
@@ -253,8 +256,7 @@ def open_warehouse(url: Url) -> Warehouse:
 
 def remember(warehouse: Warehouse, tenant: str, catalog: Catalog) -> None:
     """Keep the catalog that this run uses, once, by its hash."""
-    content = catalog.model_dump_json()
-    writes.insert_catalog(warehouse, tenant, catalog_hash(catalog), content)
+    writes.insert_catalog(warehouse, tenant, catalog_hash(catalog), catalog_content(catalog))
 
 
 def _us(instant: datetime | None) -> int | None:

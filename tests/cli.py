@@ -125,7 +125,7 @@ class Site:
         """The words of a command on this folder."""
         tenant = ("--tenant", self.tenant) if self.tenant else ()
         common = ("--catalog", self.folder / "catalog.yaml", "--clickhouse", self.url)
-        return (command, *common, *tenant, *more, "--format", "json")
+        return (command, *common, *tenant, "--format", "json", *more)
 
     def run(self, command: str, *more: object) -> Result:
         """Runs a command on this folder."""

@@ -11,6 +11,7 @@ runner lifts in front of the shuffle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import apache_beam as beam
@@ -77,8 +78,16 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         copies = self._stored(unique.differing)
         said = {row["content_hash"][:8]: _canonical(row) for row in copies}
         found = conflicts(unique.differing, said)
-        words = {word.to_bytes(8, "big") for word in found["content"].to_list()}
-        losers = [row for row in copies if row["content_hash"][:8] in words]
+        wanted = {
+            (*self._identity(row), row["content"].to_bytes(8, "big"))
+            for row in found.iter_rows(named=True)
+        }
+        losers = [
+            row
+            for row in copies
+            if (row["external_customer_id"], row["identity_hash"], row["content_hash"][:8])
+            in wanted
+        ]
         rows = pa.Table.from_pylist(
             [_conflict(row, self._tenant) for row in losers], QUARANTINE_SCHEMA
         )
@@ -86,16 +95,15 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         return found.height
 
     def _stored(self, differing: pl.DataFrame) -> list[Row]:
-        customers = self._catalog.customers
-        identities = {
-            (
-                row["unknown"] if row["customer"] is None else customers[row["customer"]].id,
-                row["identity"].to_bytes(8, "big") + row["identity_low"].to_bytes(8, "big"),
-            )
-            for row in differing.iter_rows(named=True)
-        }
+        identities = {self._identity(row) for row in differing.iter_rows(named=True)}
         rows: list[Row] = copies_of(self._warehouse, self._tenant, sorted(identities)).to_pylist()
         return rows
+
+    def _identity(self, row: Row) -> tuple[str, bytes]:
+        customer = row["unknown"]
+        if customer is None:
+            customer = self._catalog.customers[row["customer"]].id
+        return customer, row["identity"].to_bytes(8, "big") + row["identity_low"].to_bytes(8, "big")
 
 
 def _canonical(row: Row) -> str:
@@ -105,7 +113,10 @@ def _canonical(row: Row) -> str:
         _text(row["external_subscription_id"]),
         _text(row["source"]),
     )
-    properties = canonical_json(parse_json(str(row["properties"])))
+    properties = str(row["properties"])
+    # What Python cannot hold (deep nesting, endless digits) is compared as it is written.
+    with suppress(ValueError, RecursionError):
+        properties = canonical_json(parse_json(properties))
     return f"{prefix}{microseconds(row['timestamp'])}{properties}"
 
 

@@ -15,6 +15,7 @@ from apache_beam.coders import Coder
 
 from meters.measure import Cells
 
+
 def pack(frame: pl.DataFrame) -> bytes:
     """A frame as a compressed Arrow IPC stream.
 
@@ -47,9 +48,7 @@ class CellsCoder(Coder):  # type: ignore[misc]
     def decode(self, encoded: bytes) -> Cells:
         """The cells."""
         family, rows, values = self._parts.decode(encoded)
-        return Cells(
-            family, unpack(rows), unpack(values) if values else None
-        )
+        return Cells(family, unpack(rows), unpack(values) if values else None)
 
     def is_deterministic(self) -> bool:
         """Equal frames may be chunked, and so coded, differently."""

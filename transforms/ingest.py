@@ -36,7 +36,7 @@ from warehouse.writes import insert_events, insert_quarantine, insert_touched
 
 COUNTS = "counts"
 
-INSERT_ROWS = 400_000
+INSERT_ROWS = 250_000
 """Raw rows gathered for one insert: few parts to merge, bounded memory."""
 
 

@@ -211,7 +211,8 @@ def test_a_time_that_does_not_fit_the_format_is_refused_with_its_line() -> None:
 
 def test_the_zone_is_that_of_the_time_of_ingestion_too() -> None:
     mapping = Mapping.parse(time_format="unix", time_zone="Asia/Kathmandu")
-    data = b'{"timestamp":0,"ingested_at":"1970-01-01 05:45:01"}\n{"ingested_at":"x"}\n{"timestamp":1}\n'
+    first = b'{"timestamp":0,"ingested_at":"1970-01-01 05:30:01"}'
+    data = first + b'\n{"ingested_at":"x"}\n{"timestamp":1}\n'
     found = read_bytes(data, mapping)
     at = [row["ingested_at"].isoformat() for row in found.events]  # type: ignore[attr-defined]
     assert at == ["1970-01-01T00:00:01+00:00", "1970-01-01T00:00:00+00:00"]
