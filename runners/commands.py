@@ -228,8 +228,8 @@ def bill_invoices(
             launch.run(job.build, options)
         lines = [
             line
-            for file in sorted(Path(folder).iterdir())
-            for line in file.read_text().splitlines()
+            for file in sorted(Path(folder).glob("invoices-*"))
+            for line in file.read_bytes().splitlines()
         ]
     invoices: list[dict[str, Any]] = [parse_json(line) for line in lines]  # type: ignore[misc]
     return sorted(

@@ -123,5 +123,7 @@ def periods(start: datetime, zone: ZoneInfo, unit: str) -> Iterator[tuple[dateti
 
     number = 0
     while True:
-        yield begin(number), begin(number + 1)
+        span = begin(number), begin(number + 1)
+        if span[0] < span[1]:  # a day that a zone left out is no period
+            yield span
         number += 1

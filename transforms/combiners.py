@@ -1,6 +1,7 @@
 """Usage in anybody's Beam pipeline: public transforms over single events.
 
-    events | ToReadings(meter) | WindowInto(LocalHours(zone)) | CombinePerKey(UsageFn("sum"))
+    readings = (events | ToReadings(meter)).readings
+    readings | WindowInto(LocalHours(zone)) | CombinePerKey(UsageFn("sum"))
 
 This is the plain form of what the columnar chain of the backfill computes, over
 windows instead of buckets; a test holds the two equal. It costs a Python object an
@@ -56,8 +57,8 @@ class ToReadings(beam.PTransform):  # type: ignore[misc]
 
     An event has `event_name`, `event_id`, `external_customer_id`, `timestamp` (RFC
     3339 text) and `properties` with exact numbers (`meters.scalars.parse_json`). The
-    output has the main PCollection and, under `REJECTED`, pairs of an event and the
-    reason that it was refused. Events that are not the meter's give nothing.
+    result has `.readings` and, under `REJECTED`, pairs of an event and the reason that
+    it was refused. Events that are not the meter's give nothing.
     """
 
     def __init__(self, meter: Meter) -> None:

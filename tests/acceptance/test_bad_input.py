@@ -226,3 +226,13 @@ def test_the_modification_time_of_the_file_stands_in_for_a_missing_arrival(new_s
     os.utime(path, (time.time(), 1772366400))  # 2026-03-01T12:00:00Z
     counts = site.backfill(path)
     assert (counts["accepted"], counts["quarantined"]) == (2, 1)
+
+
+@pytest.mark.parametrize("year", ["2299", "9999"])
+def test_an_event_at_the_end_of_time_does_not_stop_the_others(new_site, year):
+    end = f"{year}-12-31T23:59:59Z"
+    site = new_site(CATALOG)
+    path = site.write("e.jsonl", [event("end", "c", end, 1, ingested_at=end), good("g1", 2)])
+    counts = site.backfill(path)
+    assert counts["accepted"] + counts["quarantined"] == counts["read"] == 2
+    assert [row["value"] for row in site.usage("day", "--to", "2027-01-01T00:00:00Z")] == ["1", "2"]

@@ -312,6 +312,30 @@ def test_a_quote_equals_the_bill_for_the_same_quantities(billed):
     assert amounts(got, "percentage") == amounts(bill, "percentage")
 
 
+def test_a_draft_follows_its_usage_under_the_same_id(new_site):
+    site = new_site(
+        catalog(
+            {"c": "UTC"},
+            plans=(plan("p", unit("calls", "calls")),),
+            subscriptions=(subscription("s", "c", "p", "2026-03-01T00:00:00Z"),),
+        )
+    )
+    drafts = []
+    for number in "12":
+        site.backfill(site.write(f"{number}.csv", [event(number, "c", "2026-03-02T00:00:00Z")]))
+        drafts += site.bill("2026-04-01T00:00:00Z")
+    assert [draft["total"] for draft in drafts] == ["1.00", "2.00"]
+    assert drafts[0]["invoice_id"] == drafts[1]["invoice_id"]
+    invoices, lines = site.query(
+        "SELECT invoice_id, toString(total) FROM {invoices} FINAL",
+        "SELECT invoice_id, toString(sum(amount)) FROM {invoice_lines} FINAL GROUP BY ALL",
+    )
+    assert [(key, Decimal(total)) for key, total in invoices] == [
+        (drafts[0]["invoice_id"], Decimal("2.00"))
+    ]
+    assert lines == invoices
+
+
 def test_nothing_to_bill_is_an_empty_list(new_site):
     site = new_site(catalog({"c": "UTC"}, meters=()))
     assert site.bill(AS_OF) == []

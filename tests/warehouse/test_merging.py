@@ -23,11 +23,11 @@ NUMBERS = st.integers(-(10**27) + 1, 10**27 - 1).map(lambda scaled: Decimal(scal
 @st.composite
 def row(draw: st.DrawFn) -> dict[str, Any]:
     given_row = usage(
-        external_customer_id=draw(st.sampled_from(["a", "b"])),
-        external_subscription_id=draw(st.sampled_from(["", "s1", "s2"])),
-        meter=draw(st.sampled_from(["m", "n"])),
+        external_customer_id=draw(st.sampled_from(["a", "a", "a", "b"])),
+        external_subscription_id=draw(st.sampled_from(["", "s1"])),
+        meter=draw(st.sampled_from(["m", "m", "n"])),
         group_key=draw(st.sampled_from(["{}", '{"r":"x"}'])),
-        bucket_start=hour(draw(st.integers(0, 4))),
+        bucket_start=hour(draw(st.integers(0, 2))),
         events=draw(st.integers(0, 4)),
         revision=draw(st.integers(1, 2)),
         sum=draw(NUMBERS),
@@ -55,10 +55,10 @@ def key_of(given_row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 spans = st.tuples(
-    st.sampled_from(["a", "b", "c"]),
-    st.sampled_from([None, "s1", "s2"]),
-    st.integers(0, 5).map(hour),
-    st.integers(0, 5).map(hour),
+    st.sampled_from(["a", "a", "b"]),
+    st.sampled_from([None, "s1"]),
+    st.integers(0, 1).map(hour),
+    st.integers(1, 3).map(hour),
 )
 
 
@@ -120,9 +120,11 @@ def model(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    rows=st.lists(row(), max_size=12, unique_by=lambda r: (key_of(r), r["revision"], r["events"])),
-    values=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 4)), max_size=12),
-    wanted=st.lists(spans, max_size=5),
+    rows=st.lists(
+        row(), min_size=4, max_size=12, unique_by=lambda r: (key_of(r), r["revision"], r["events"])
+    ),
+    values=st.lists(st.tuples(st.integers(0, 11), st.integers(1, 4)), max_size=20),
+    wanted=st.lists(spans, min_size=1, max_size=5),
     by_group=st.booleans(),
 )
 def test_the_merge_is_that_of_the_model(
@@ -145,6 +147,50 @@ def test_the_merge_is_that_of_the_model(
     insert_usage(warehouse, tenant, usage_table(*rows))
     found = merged_usage(warehouse, tenant, wanted, by_group=by_group).to_pylist()
     assert found == model(rows, hashes, wanted, by_group)
+
+
+def merged(warehouse: Warehouse, tenant: str) -> dict[str, Any]:
+    found = merged_usage(warehouse, tenant, [("acme", "sub", hour(0), hour(9))]).to_pylist()
+    assert len(found) == 1
+    return dict(found[0])
+
+
+def test_rows_that_were_replaced_do_not_count(warehouse: Warehouse, tenant: str) -> None:
+    for revision, events in ((1, 9), (2, 2), (1, 9)):
+        table = usage_table(usage(revision=revision, events=events, sum=Decimal(events)))
+        insert_usage(warehouse, tenant, table)
+    found = merged(warehouse, tenant)
+    assert (found["events"], found["sum"], found["revision"]) == (2, Decimal(2), 2)
+
+
+def test_values_of_replaced_rows_do_not_count(warehouse: Warehouse, tenant: str) -> None:
+    old = [value(byte, revision=1) for byte in (1, 2, 3)]
+    new = [value(byte, revision=2) for byte in (3, 4)]
+    next_hour = value(4, bucket_start=hour(1))
+    insert_usage_values(warehouse, tenant, values_table(*old, *new, next_hour))
+    rows = (usage(revision=1), usage(revision=2), usage(bucket_start=hour(1)))
+    insert_usage(warehouse, tenant, usage_table(*rows))
+    assert merged(warehouse, tenant)["distinct"] == 2
+
+
+def test_the_latest_of_one_instant_is_the_greatest_id_as_bytes(
+    warehouse: Warehouse, tenant: str
+) -> None:
+    ids = ["B", "a", "Z", "\uffff", "\U0001f600"]
+    rows = [
+        usage(
+            bucket_start=hour(index),
+            latest_at=hour(0),
+            latest_id=name,
+            latest_value=Decimal(index),
+        )
+        for index, name in enumerate(ids)
+    ]
+    for count, expected in ((3, "a"), (5, "\U0001f600")):
+        insert_usage(warehouse, tenant, usage_table(*rows[:count]))
+        found = merged(warehouse, tenant)
+        assert found["latest_id"] == expected
+        assert found["latest_value"] == ids.index(expected)
 
 
 def test_a_sum_of_the_largest_numbers_does_not_wrap(warehouse: Warehouse, tenant: str) -> None:

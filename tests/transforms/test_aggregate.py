@@ -1,0 +1,162 @@
+"""Aggregating shards: merged cells, counts, and conflicts in quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+from apache_beam.pvalue import TaggedOutput
+
+from meters.deduplicate import deduplicate
+from meters.measure import Cells, Measurement
+from meters.projection import Projection
+from tests.meters.chain import (
+    Row,
+    as_usage,
+    catalog_of,
+    decoded,
+    event,
+    measured,
+    meter,
+    plain_usage,
+    seeded,
+    stored,
+)
+from tests.transforms.combining import assert_combines
+from transforms.aggregate import AggregateShard, MergeCells
+from transforms.batches import pack
+from transforms.ingest import COUNTS
+from warehouse.client import Warehouse
+from warehouse.queries import quarantine_rows
+from warehouse.writes import insert_events
+
+CATALOG = catalog_of(meter("sum"), meter("unique_count", id="u", group_by=["g"]))
+
+
+@pytest.mark.parametrize("seed", [2, 5])
+@pytest.mark.parametrize("shards", [1, 5, 20])
+def test_merging_cells_gives_the_same_merged_compacted_and_sequential(seed, shards):
+    catalog, events = seeded(seed)
+    measurement, _, unique = measured(catalog, events)
+    parts: dict[int, list[Cells]] = {}
+    for part in unique.with_columns(shard=pl.col("identity") % shards).partition_by("shard"):
+        for cells in measurement.measure(part.drop("shard")).cells:
+            parts.setdefault(cells.family, []).append(cells)
+    whole = {cells.family: cells for cells in measurement.measure(unique).cells}
+
+    def usage(cells: Cells) -> Any:
+        return as_usage(*stored(measurement, [cells]))
+
+    for family, found in parts.items():
+        assert_combines(lambda: MergeCells(catalog), found, usage(whole[family]), usage)
+
+
+def test_nothing_merges_to_nothing():
+    assert_combines(lambda: MergeCells(CATALOG), [], None)
+
+
+class Shard:
+    """One shard of a tenant, whose raw events are stored as ingest does."""
+
+    def __init__(self, warehouse: Warehouse, url: str, tenant: str, writers: int = 1) -> None:
+        self.warehouse = warehouse
+        self.tenant = tenant
+        self.fn = AggregateShard(CATALOG, tenant=tenant, warehouse=url, writers=writers)
+        self.fn.setup()
+
+    def process(self, *batches: Sequence[Row]) -> tuple[dict[str, int], list[Any]]:
+        packed = []
+        for number, batch in enumerate(batches):
+            events = decoded(batch, f"file{number}").events
+            column = events.schema.get_field_index("tenant_id")
+            renamed = events.set_column(column, "tenant_id", [[self.tenant] * len(batch)])
+            insert_events(self.warehouse, renamed)
+            packed.append(pack(Projection(CATALOG).project(events).slim))
+        [counts, *cells] = list(self.fn.process((0, packed)))
+        assert isinstance(counts, TaggedOutput)
+        assert counts.tag == COUNTS
+        return counts.value, cells
+
+    def quarantine(self) -> list[tuple[Any, ...]]:
+        rows = quarantine_rows(self.warehouse, self.tenant).to_pylist()
+        return sorted(
+            (row["origin"], row["origin_row"], row["reason"], row["event_id"]) for row in rows
+        )
+
+
+def sent(number: object, x: Any = 1, second: int = 0, **given: Any) -> Row:
+    return event(number, properties={"x": x}, ingested_at=f"2026-01-31T11:00:{second:02}Z", **given)
+
+
+def test_a_shard_counts_copies_conflicts_refused_values_and_strangers(
+    embedded, embedded_url, tenant
+):
+    shard = Shard(embedded, embedded_url, tenant)
+    counts, cells = shard.process(
+        [sent(1), sent(2, "no"), sent(3, external_customer_id="stranger")],
+        [sent(1, second=1), sent(1, 2, 2), sent(3, 9, 5, external_customer_id="stranger")],
+    )
+    assert counts == {
+        "accepted": 3,
+        "duplicate": 3,
+        "conflict": 2,
+        "meter_errors": 1,
+        "unattributed": 1,
+    }
+    assert [key for key, _ in cells] == [(0, 0), (0, 1)]
+    assert shard.quarantine() == [
+        ("file1", 2, "conflict", "event 1"),
+        ("file1", 3, "conflict", "event 3"),
+    ]
+
+
+def test_the_copy_that_counts_is_not_in_quarantine_where_another_id_said_the_same_later(
+    embedded, embedded_url, tenant
+):
+    shard = Shard(embedded, embedded_url, tenant)
+    counts, _ = shard.process(
+        [sent("a", 1), sent("b", 2), sent("a", 2, 1), sent("b", 1, 1)],
+        [sent("a", 1, external_customer_id="d"), sent("a", 2, 1, external_customer_id="d")],
+    )
+    assert counts["conflict"] == 3
+    assert shard.quarantine() == [
+        ("file0", 3, "conflict", "event a"),
+        ("file0", 4, "conflict", "event b"),
+        ("file1", 2, "conflict", "event a"),
+    ]
+
+
+def test_the_same_in_other_words_is_no_conflict(embedded, embedded_url, tenant):
+    shard = Shard(embedded, embedded_url, tenant)
+    texts = ['{"x":1,"y":"é"}', '{ "y" : "\\u00e9", "x":1.0}', '{"x":10e-1,"y":"é"}']
+    counts, _ = shard.process(
+        [{**sent(1, second=n), "properties": text} for n, text in enumerate(texts)]
+    )
+    assert (counts["duplicate"], counts["conflict"]) == (2, 0)
+    assert shard.quarantine() == []
+
+
+def test_cells_go_to_the_writer_of_their_customer(embedded, embedded_url, tenant):
+    events = [sent(n, n) for n in range(5)]
+    for writers in (1, 3):
+        shard = Shard(embedded, embedded_url, f"{tenant}-{writers}", writers)
+        _, cells = shard.process(events)
+        assert {writer for (writer, _), _ in cells} == {0}
+        measurement = Measurement(CATALOG)
+        usage = as_usage(*stored(measurement, [part for _, part in cells]))
+        assert usage == plain_usage(CATALOG, events)
+
+
+def test_frames_of_many_batches_are_one_shard(embedded, embedded_url, tenant):
+    shard = Shard(embedded, embedded_url, tenant)
+    batches = [[sent(n % 4, n % 4, n)] for n in range(12)]
+    counts, cells = shard.process(*batches)
+    assert (counts["accepted"], counts["duplicate"], counts["conflict"]) == (4, 8, 0)
+    slim = Projection(CATALOG).project(decoded([b[0] for b in batches]).events).slim
+    whole = Measurement(CATALOG).measure(deduplicate(slim).events)
+    measurement = Measurement(CATALOG)
+    assert as_usage(*stored(measurement, [part for _, part in cells])) == as_usage(
+        *stored(measurement, whole.cells)
+    )
