@@ -34,11 +34,10 @@ from transforms.usage import (
     WriteFirstRevision,
 )
 
-ROWS_PER_SHARD = 1_500_000
+ROWS_PER_SHARD = 1_000_000
 BYTES_PER_ROW = 64
 """A low guess for compressed files, so that shards become smaller rather than larger."""
 MAX_SHARDS = 256
-CUSTOMERS_PER_WRITER = 20_000
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,11 @@ class Backfill:
 
     @property
     def writers(self) -> int:
-        """How many shards by customer for the usage that is written."""
-        return max(1, min(MAX_SHARDS, -(-len(self.catalog.customers) // CUSTOMERS_PER_WRITER)))
+        """How many shards by customer for the usage that is written.
+
+        As many as shards by identity, since usage grows with the events.
+        """
+        return max(1, min(self.shards, len(self.catalog.customers)))
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""

@@ -227,6 +227,9 @@ def demo(folder: str, **options: Any) -> None:
     """Run a month of events for several customers through usage to invoices."""
     from runners.demo import run_demo
 
+    for option in ("catalog", "clickhouse"):
+        if options[option] is not None:
+            raise ConfigurationError(f"--{option} must be left out: the demo brings its own")
     run_demo(Path(folder), options["form"])
 
 

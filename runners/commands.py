@@ -112,7 +112,8 @@ def backfill_counts(
             span=(_us(span[0]), _us(span[1])),
             run_id=run_id,
         )
-        notice(f"reading {len({split.path for split in splits})} files")
+        files = len({split.path for split in splits})
+        notice(f"reading {files} file{'s' if files > 1 else ''}")
         try:
             with (
                 launch.reported(("read", "stored", "quarantined")),
@@ -246,7 +247,7 @@ def run_quote(path: str, plan: str, quantities: dict[str, Decimal], form: Format
         known = ", ".join(sorted(catalog.plans_by_id)) or "no plan"
         raise ConfigurationError(f"--plan must be one of {known} (got {plan!r})")
     invoice = quote(entry, catalog.meters_by_id, quantities, catalog_hash=catalog_hash(catalog))
-    tables.show_quote(invoice.to_dict(), form)
+    tables.show_quote(invoice.to_dict(), plan, form)
 
 
 def open_warehouse(url: Url) -> Warehouse:

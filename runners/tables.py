@@ -80,18 +80,21 @@ def show_invoices(invoices: Sequence[Invoice], form: Format) -> None:
             _show_invoice(invoice)
 
 
-def show_quote(invoice: Invoice, form: Format) -> None:
-    """One invoice object."""
+def show_quote(invoice: Invoice, plan: str, form: Format) -> None:
+    """One invoice object; people also see which plan was asked for."""
     if form == "json":
         print_json(invoice)
-    else:
+    elif form == "csv":
         show_invoices([invoice], form)
+    else:
+        _show_invoice(invoice, f"plan {plan}")
 
 
-def _show_invoice(invoice: Invoice) -> None:
+def _show_invoice(invoice: Invoice, about: str = "") -> None:
     title = " · ".join(
         part
         for part in (
+            about,
             text(invoice["customer"]),
             text(invoice["subscription"]),
             _span(invoice),

@@ -11,29 +11,19 @@ runner lifts in front of the shuffle.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import Any
 
 import apache_beam as beam
 import polars as pl
-import pyarrow as pa
 from apache_beam.coders import Coder, coders
 from apache_beam.pvalue import TaggedOutput
 
 from meters.catalog import Catalog
-from meters.decode import payload
-from meters.deduplicate import Deduplicated, conflicts, deduplicate
-from meters.event import QUARANTINE_SCHEMA, content_prefix
+from meters.deduplicate import deduplicate
 from meters.measure import Cells, Measurement
-from meters.scalars import canonical_json, parse_json
-from meters.zones import microseconds
 from transforms.batches import CellsCoder, unpack
+from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.ingest import COUNTS
-from warehouse.affected import copies_of
-from warehouse.writes import insert_quarantine
-
-Row = dict[str, Any]
 
 CellKey = tuple[int, int]
 """(customer shard, family)."""
@@ -53,6 +43,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse and prepare the meters once a worker."""
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
+        self._conflicts = Conflicts(self._warehouse, self._tenant, self._catalog)
 
     def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities."""
@@ -62,7 +53,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         counts = {
             "accepted": unique.events.height,
             "duplicate": unique.duplicates,
-            "conflict": self._conflicts(unique),
+            "conflict": self._conflicts.quarantine(unique),
             "meter_errors": measured.meter_errors,
             "unattributed": measured.unattributed,
         }
@@ -70,87 +61,6 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         for cells in measured.cells:
             for shard, part in self._measurement.split(cells, self._writers):
                 yield (shard, cells.family), part
-
-    def _conflicts(self, unique: Deduplicated) -> int:
-        """Count copies that say something else, and send them to quarantine."""
-        if unique.differing.is_empty():
-            return 0
-        copies = self._stored(unique.differing)
-        said = {row["content_hash"][:8]: _canonical(row) for row in copies}
-        found = conflicts(unique.differing, said)
-        wanted = {
-            (*self._identity(row), row["content"].to_bytes(8, "big"))
-            for row in found.iter_rows(named=True)
-        }
-        losers = [
-            row
-            for row in copies
-            if (row["external_customer_id"], row["identity_hash"], row["content_hash"][:8])
-            in wanted
-        ]
-        rows = pa.Table.from_pylist(
-            [_conflict(row, self._tenant) for row in losers], QUARANTINE_SCHEMA
-        )
-        insert_quarantine(self._warehouse, rows)
-        return found.height
-
-    def _stored(self, differing: pl.DataFrame) -> list[Row]:
-        identities = {self._identity(row) for row in differing.iter_rows(named=True)}
-        rows: list[Row] = copies_of(self._warehouse, self._tenant, sorted(identities)).to_pylist()
-        return rows
-
-    def _identity(self, row: Row) -> tuple[str, bytes]:
-        customer = row["unknown"]
-        if customer is None:
-            customer = self._catalog.customers[row["customer"]].id
-        return customer, row["identity"].to_bytes(8, "big") + row["identity_low"].to_bytes(8, "big")
-
-
-def _canonical(row: Row) -> str:
-    """What an event says, however its JSON is written."""
-    prefix = content_prefix(
-        str(row["event_name"]),
-        _text(row["external_subscription_id"]),
-        _text(row["source"]),
-    )
-    properties = str(row["properties"])
-    # What Python cannot hold (deep nesting, endless digits) is compared as it is written.
-    with suppress(ValueError, RecursionError):
-        properties = canonical_json(parse_json(properties))
-    return f"{prefix}{microseconds(row['timestamp'])}{properties}"
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
-
-
-def _conflict(row: Row, tenant: str) -> dict[str, object]:
-    shown = {
-        name: row[name]
-        for name in (
-            "event_id",
-            "event_name",
-            "external_customer_id",
-            "external_subscription_id",
-            "timestamp",
-            "ingested_at",
-            "source",
-            "properties",
-        )
-    }
-    return {
-        "tenant_id": tenant,
-        "origin": row["origin"],
-        "origin_row": row["origin_row"],
-        "reason": "conflict",
-        "meter": "",
-        "field": "event_id",
-        "detail": "event_id must be unique for its customer, or a copy must say the same "
-        f"(got {row['event_id']!r} again with other content)",
-        "event_id": row["event_id"],
-        "external_customer_id": row["external_customer_id"],
-        "payload": payload(shown),
-    }
 
 
 @beam.typehints.with_input_types(Cells)

@@ -22,12 +22,15 @@ from meters.projection import Projection
 from meters.revisions import changes, first_revision
 from meters.usage import INSTANT, USAGE, USAGE_VALUES, from_stored, usage_rows
 from transforms.aggregate import CellKey
+from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.counts import Counts
 from warehouse.affected import affected_events, mark_touched_hours, touched_times
 from warehouse.client import Warehouse
 from warehouse.queries import CustomerSpan, usage_rows_for, usage_values_for
 from warehouse.writes import insert_usage, insert_usage_values
+
+INSERT_ROWS = 500_000
 
 HOUR = ["external_customer_id", "hour"]
 
@@ -80,7 +83,10 @@ class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
 
 @beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class RecomputeShard(beam.DoFn):  # type: ignore[misc]
-    """Shard number -> cells of all buckets that the run touched, from the raw events."""
+    """Shard number -> cells of all buckets that the run touched, from the raw events.
+
+    Conflicts with copies that earlier runs stored go to quarantine.
+    """
 
     def __init__(
         self,
@@ -104,6 +110,7 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._projection = Projection(self._catalog)
         self._measurement = Measurement(self._catalog)
+        self._conflicts = Conflicts(self._warehouse, self._tenant, self._catalog)
 
     def process(self, shard: int) -> Iterator[tuple[CellKey, Cells]]:
         """All stored copies of this shard's identities, deduplicated and measured."""
@@ -116,7 +123,9 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         ]
         if not frames:
             return
-        measured = self._measurement.measure(deduplicate(pl.concat(frames)).events)
+        unique = deduplicate(pl.concat(frames))
+        self._conflicts.quarantine(unique)
+        measured = self._measurement.measure(unique.events)
         for cells in measured.cells:
             for writer, part in self._measurement.split(cells, self._writers):
                 yield (writer, cells.family), part
@@ -214,7 +223,7 @@ def _spans(hours: pl.DataFrame) -> list[CustomerSpan]:
 
 def _write(warehouse: Warehouse, tenant: str, rows: pl.DataFrame, values: pl.DataFrame) -> None:
     """Values first: a usage row never stands without them."""
-    if values.height:
-        insert_usage_values(warehouse, tenant, values.to_arrow())
-    if rows.height:
-        insert_usage(warehouse, tenant, rows.to_arrow())
+    for part in values.iter_slices(INSERT_ROWS):
+        insert_usage_values(warehouse, tenant, part.to_arrow())
+    for part in rows.iter_slices(INSERT_ROWS):
+        insert_usage(warehouse, tenant, part.to_arrow())

@@ -119,6 +119,7 @@ def _no_cells(measurement: Measurement) -> Cells:
 
 def as_usage(rows: pl.DataFrame, values: pl.DataFrame) -> Usage:
     """Usage rows as states by key."""
+    assert not values.is_duplicated().any(), "a value twice"
     distinct: dict[tuple[object, ...], set[bytes]] = defaultdict(set)
     for row in values.iter_rows(named=True):
         distinct[_key(row)].add(row["value_hash"])

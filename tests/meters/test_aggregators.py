@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -237,6 +238,24 @@ def test_the_columnar_form_equals_the_scalar_one_over_any_split(aggregation, dat
         state = state_of(aggregation, counted)
         expected[cell] = State(state.events, state.sum, state.min, state.max, state.latest)
     assert columnar(aggregation, parts) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_columnar_ties_of_latest_go_to_the_greatest_id_within_and_across_parts(seed):
+    names = ["a", "b", "Z", "10", "9", "é", "\uffff", "😀", "zz", ""]
+    found = [Reading(at, name, index) for index, name in enumerate(names) for at in (3, 7, 7)]
+    shuffled = random.Random(seed).sample(found, len(found))
+    rows = [
+        (cell, None if n % 5 == cell else each)
+        for n, each in enumerate(shuffled)
+        for cell in (0, 1)
+    ]
+    parts = [rows[:20], rows[20:25], rows[25:26], rows[26:]]
+    for cell, state in columnar("latest", parts).items():
+        counted = [each for number, each in rows if number == cell and each is not None]
+        last = max((each for each in counted), key=lambda each: (each.at, each.event_id.encode()))
+        assert state.latest == (7, last.event_id.encode(), last.scaled)
+        assert state.events == len(counted)
 
 
 @each_aggregation

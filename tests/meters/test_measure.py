@@ -264,9 +264,10 @@ def test_it_is_the_same_after_pickling():
 
 
 def test_merging_states_by_hand_gives_the_merged_cells():
-    catalog = catalog_of(meter("latest"), meter("unique_count", id="u"))
+    catalog = catalog_of(meter("latest"), meter("unique_count", id="u", property="y"))
     events = [
-        event(n, event_id=name, properties={"x": n}) for n, name in enumerate(["é", "z", "😀", "a"])
+        event(n, event_id=name, properties={"x": n, "y": n % 2})
+        for n, name in enumerate(["é", "z", "😀", "a"])
     ]
     measurement = Measurement(catalog)
     unique = deduplicate(slim_of(catalog, events)).events

@@ -223,6 +223,15 @@ def test_distinct_values_of_hours_are_not_added_up():
     assert (cell.value, cell.events, cell.group) == (Decimal(4), 5, "{}")
 
 
+def test_the_latest_of_merged_groups_ties_by_the_id():
+    names = ["z", "é", "\uffff", "😀", "a"]
+    events = [event(n, event_id=name, properties={"x": n, "g": n}) for n, name in enumerate(names)]
+    catalog = catalog_of(meter("latest", group_by=["g"]))
+    for some in (events, events[::-1]):
+        [cell] = read(catalog, some, "hour", [])
+        assert (cell.value, cell.events) == (Decimal(3), 5)
+
+
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_no_usage_is_no_cells_and_unknown_meters_and_customers_are_left_out(granularity):
     empty = USAGE.to_frame(), USAGE_VALUES.to_frame()

@@ -40,7 +40,6 @@ def whole() -> World:
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are spread over several shards and writers as well."""
     monkeypatch.setattr(backfill, "ROWS_PER_SHARD", 250)
-    monkeypatch.setattr(backfill, "CUSTOMERS_PER_WRITER", 3)
 
 
 def test_one_run_gives_the_usage_and_the_counts_and_a_second_one_changes_nothing(

@@ -1,0 +1,104 @@
+"""Conflicts: copies of one event that say something else go to quarantine.
+
+Which copies differ is found by their content hashes, in `meters.deduplicate`. What
+they say is read back from the raw events, since slim columns do not carry it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import pyarrow as pa
+
+from meters.catalog import Catalog
+from meters.decode import payload
+from meters.deduplicate import Deduplicated, conflicts
+from meters.event import QUARANTINE_SCHEMA, content_prefix
+from meters.scalars import canonical_json, parse_json
+from meters.zones import microseconds
+from warehouse.affected import copies_of
+from warehouse.client import Warehouse
+from warehouse.writes import insert_quarantine
+
+Row = dict[str, Any]
+
+_SHOWN = (
+    "event_id",
+    "event_name",
+    "external_customer_id",
+    "external_subscription_id",
+    "timestamp",
+    "ingested_at",
+    "source",
+    "properties",
+)
+
+
+class Conflicts:
+    """Finds and keeps the conflicts of one tenant, whose copies are all stored."""
+
+    def __init__(self, warehouse: Warehouse, tenant: str, catalog: Catalog) -> None:
+        self._warehouse = warehouse
+        self._tenant = tenant
+        self._customers = [customer.id for customer in catalog.customers]
+
+    def quarantine(self, unique: Deduplicated) -> int:
+        """Send copies that say something else to quarantine; returns how many there are."""
+        if unique.differing.is_empty():
+            return 0
+        identities = {self._identity(row) for row in unique.differing.iter_rows(named=True)}
+        copies: list[Row] = copies_of(self._warehouse, self._tenant, sorted(identities)).to_pylist()
+        said = {row["content_hash"][:8]: _canonical(row) for row in copies}
+        found = conflicts(unique.differing, said)
+        # Other events may say the same, so the content alone names no copy.
+        wanted = {
+            (*self._identity(row), row["content"].to_bytes(8, "big"))
+            for row in found.iter_rows(named=True)
+        }
+        rows = [
+            _refused(row, self._tenant)
+            for row in copies
+            if (row["external_customer_id"], row["identity_hash"], row["content_hash"][:8])
+            in wanted
+        ]
+        insert_quarantine(self._warehouse, pa.Table.from_pylist(rows, QUARANTINE_SCHEMA))
+        return found.height
+
+    def _identity(self, row: Row) -> tuple[str, bytes]:
+        customer = row["unknown"] if row["customer"] is None else self._customers[row["customer"]]
+        return customer, row["identity"].to_bytes(8, "big") + row["identity_low"].to_bytes(8, "big")
+
+
+def _canonical(row: Row) -> str:
+    """What an event says, however its JSON is written."""
+    prefix = content_prefix(
+        str(row["event_name"]),
+        _text(row["external_subscription_id"]),
+        _text(row["source"]),
+    )
+    properties = str(row["properties"])
+    # What Python cannot hold (deep nesting, endless digits) is compared as it is written.
+    with suppress(ValueError, RecursionError):
+        properties = canonical_json(parse_json(properties))
+    return f"{prefix}{microseconds(row['timestamp'])}{properties}"
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _refused(row: Row, tenant: str) -> dict[str, object]:
+    return {
+        "tenant_id": tenant,
+        "origin": row["origin"],
+        "origin_row": row["origin_row"],
+        "reason": "conflict",
+        "meter": "",
+        "field": "event_id",
+        "detail": "event_id must be unique for its customer, or a copy must say the same "
+        f"(got {row['event_id']!r} again with other content)",
+        "event_id": row["event_id"],
+        "external_customer_id": row["external_customer_id"],
+        "payload": payload({name: row[name] for name in _SHOWN}),
+    }
