@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meters.decode import Decoded, decode
@@ -225,7 +225,8 @@ contents = st.builds(
 )
 
 
-@given(st.lists(contents, min_size=1, max_size=12))
+@settings(max_examples=30)
+@given(st.lists(contents, min_size=1, max_size=8))
 def test_a_hash_does_not_depend_on_the_batch_around_it(found):
     together = [content for _, content in hashes(*(event(**one) for one in found))]
     alone = [hashes(event(**one))[0][1] for one in found]

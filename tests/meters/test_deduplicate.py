@@ -148,7 +148,7 @@ def expected(events: list[Row]) -> tuple[list[Row], int]:
     return list(winners.values()), others
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(copies, min_size=1, max_size=14), st.randoms(use_true_random=False))
 def test_any_order_gives_the_same_events_and_conflicts(events, random):
     shuffled = random.sample(events, len(events))

@@ -74,7 +74,7 @@ def text(us: int) -> str:
 # Equal to the scalar rules
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 6))
 @example(1, 3)
 def test_usage_is_that_of_the_scalar_rules_over_any_sharding(seed, shards):

@@ -214,7 +214,7 @@ def parses(text: str) -> bool:
     return True
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(st.lists(properties, min_size=1, max_size=6), meters("m"), meters("n"))
 def test_an_event_means_the_same_in_columns_and_by_itself(found, first, second):
     sent = [text for text in map(written, found) if parses(text)]

@@ -238,6 +238,21 @@ def test_a_conflict_is_the_copy_that_differs_and_no_other_event_of_the_same_cont
     assert rows == [(2, "event a"), (4, "event b")]
 
 
+def test_a_conflict_with_what_an_earlier_run_stored_is_in_quarantine_too(
+    new_tenant: NewTenant,
+) -> None:
+    tenant = new_tenant(LATEST)
+    first = tenant.file([sent("a", 1, "10T10", "11T10"), sent("b", 2, "10T10", "11T10")])
+    second = tenant.file([sent("a", 7, "20T10", "21T10"), sent("b", 9, "10T10", "11T09")])
+    tenant.backfill(first)
+    # The counts describe the input alone.
+    assert tenant.backfill(second)["conflict"] == 0
+    assert {(row["origin"], row["event_id"], row["reason"]) for row in tenant.refused()} == {
+        (str(second), "event a", "conflict"),
+        (str(first), "event b", "conflict"),
+    }
+
+
 def test_a_copy_written_in_other_json_is_a_duplicate_and_no_conflict(
     new_tenant: NewTenant,
 ) -> None:
