@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -23,9 +22,12 @@ from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
 from meters.catalog import Catalog, Meter, Subscription
 from meters.periods import Periods
 from meters.projection import applies, counts, event_names, index_of, value_column
-from meters.zones import LEAST_US, MOST_US, Int64s
+from meters.zones import DAY_US, LEAST_US, MOST_US, Int64s, wall_clock
 
 CELL = ["customer", "subscription", "bucket_start"]
+
+_MARGIN_US = 7 * DAY_US
+_MOST_KEPT = 64
 
 Segment = tuple[int, int, int, int]
 Int32s = np.ndarray[tuple[int], np.dtype[np.int32]]
@@ -88,6 +90,7 @@ class Measurement:
         self._owner_of = np.array(
             [self._customers[s.customer] for s in catalog.subscriptions], dtype=np.int32
         )
+        self._bounds: dict[int, tuple[int, int, Int64s]] = {}
         self._odd = np.array([self._is_odd(s) for s in catalog.subscriptions], dtype=bool)
         zones = sorted({c.time_zone for c in catalog.customers})
         self._zones = zones
@@ -204,19 +207,34 @@ class Measurement:
             return
         rows = rows[np.argsort(subscription[rows], kind="stable")]
         owners = subscription[rows]
+        first, last = int(at[rows].min()), int(at[rows].max())
         for here in np.split(rows, np.flatnonzero(np.diff(owners)) + 1):
-            zone, periods = self.periods_of(int(subscription[here[0]]))
-            bounds = _odd_bounds(zone, periods, int(at[here].min()), int(at[here].max()))
+            bounds = self._odd_bounds(int(subscription[here[0]]), first, last)
             before = np.searchsorted(bounds, at[here], side="right")
             padded = np.concatenate([[LEAST_US], bounds, [MOST_US]])
             start[here] = np.maximum(start[here], padded[before])
             end[here] = np.minimum(end[here], padded[before + 1])
 
+    def _odd_bounds(self, subscription: int, first: int, last: int) -> Int64s:
+        """Period boundaries within an hour, at least those around `first` to `last`.
+
+        A few are kept for the next shard, which mostly spans about the same time.
+        """
+        known = self._bounds.get(subscription)
+        if known is None or first - HOUR_US < known[0] or known[1] < last + HOUR_US:
+            low, high = first - _MARGIN_US, last + _MARGIN_US
+            zone, periods = self.periods_of(subscription)
+            us = bounds_columnar(periods, low, high)
+            known = low, high, us[hours_columnar(us, zone)[0] != us]
+            if len(known[2]) <= _MOST_KEPT:
+                self._bounds[subscription] = known
+        return known[2]
+
     def _is_odd(self, subscription: Subscription) -> bool:
         """Whether boundaries of its periods may fall within an hour."""
-        zone = ZoneInfo(self.catalog.customers_by_id[subscription.customer].time_zone)
+        zone = self.catalog.customers_by_id[subscription.customer].time_zone
         bounds = [subscription.start, subscription.end or subscription.start]
-        local = [bound.astimezone(zone) for bound in bounds]
+        local = [wall_clock(bound, zone) for bound in bounds]
         return any((x.minute, x.second, x.microsecond) != (0, 0, 0) for x in local)
 
     def periods_of(self, subscription: int) -> tuple[str, Periods]:
@@ -256,13 +274,6 @@ class Measurement:
             if rows.height:
                 values = None if cells.values is None else cells.values.filter(mine)
                 yield shard, Cells(cells.family, rows, values)
-
-
-def _odd_bounds(zone: str, periods: Periods, first: int, last: int) -> Int64s:
-    us = bounds_columnar(periods, first - HOUR_US, last + HOUR_US)
-    starts, _ = hours_columnar(us, zone)
-    odd: Int64s = us[starts != us]
-    return odd
 
 
 def _values(rows: pl.DataFrame, groups: list[str], meter: Meter, index: int) -> pl.DataFrame:

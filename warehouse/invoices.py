@@ -2,10 +2,10 @@
 
 An invoice is written as the JSON object of `beammeter bill` (`Invoice.to_dict()`),
 kept in `document`; the other columns repeat it for SQL. Each write has a revision of
-its own, above that of the stored one. Lines carry the revision of the write they came
-with, and the header is written after them: what reads an invoice takes the lines of
-the header's revision alone, so a draft that lost a line leaves none behind, and a
-write that was cut off is not seen at all.
+its own, above that of the stored one, for the header and its lines. A line that a
+draft has lost is written once more as deleted, so the lines that FINAL reads are those
+of the document. Lines go first: where a write is cut off, the old header makes the
+next run write again.
 """
 
 # Statements are made of constants of this program alone; values are parameters.
@@ -73,14 +73,8 @@ WHERE tenant_id = {tenant:String}
 """
 
 _LINES = """
-SELECT l.* FROM (
-    SELECT * FROM invoice_lines FINAL WHERE tenant_id = {tenant:String}
-        AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
-) AS l
-INNER JOIN (
-    SELECT invoice_id, revision FROM invoices FINAL WHERE tenant_id = {tenant:String}
-        AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
-) AS i USING (invoice_id, revision)
+SELECT * FROM invoice_lines FINAL WHERE tenant_id = {tenant:String}
+    AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
 ORDER BY invoice_id, position
 """
 
@@ -101,15 +95,25 @@ def write_invoices(warehouse: Warehouse, tenant: str, documents: Sequence[Docume
     stored = _stored(warehouse, tenant, [_text(document, "invoice_id") for document in documents])
     now = datetime.now(UTC)
     fresh: dict[str, tuple[Document, int]] = {}
+    rewritten: list[str] = []
     for document in documents:
         invoice_id = _text(document, "invoice_id")
         found = stored.get(invoice_id, _ABSENT)
         if found.status in REPLACEABLE and found.document != document_text(document):
-            fresh[invoice_id] = (document, max(found.revision + 1, _microseconds(now)))
+            revision = max(found.revision + 1, _microseconds(now))
+            fresh[invoice_id] = (document, revision)
+            if found.revision:
+                rewritten.append(invoice_id)
     if fresh:
         warehouse.insert_rows(
             "invoice_lines",
             [
+                {**row, "is_deleted": 1, "revision": fresh[invoice_id][1], "updated_at": now}
+                for row in invoice_lines(warehouse, tenant, rewritten)
+                for invoice_id in [str(row["invoice_id"])]
+                if row["line_id"] not in _line_ids(fresh[invoice_id][0])
+            ]
+            + [
                 _line(line, position, document, tenant=tenant, revision=revision, now=now)
                 for document, revision in fresh.values()
                 for position, line in enumerate(_lines(document))
@@ -241,8 +245,13 @@ def _line(
         "usage_revision": line.get("revision") or 0,
         "document": document_text(line),
         "revision": revision,
+        "is_deleted": 0,
         "updated_at": now,
     }
+
+
+def _line_ids(document: Document) -> set[str]:
+    return {_text(line, "line_id") for line in _lines(document)}
 
 
 def _lines(document: Document) -> list[Document]:

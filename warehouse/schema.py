@@ -250,9 +250,10 @@ CREATE TABLE IF NOT EXISTS invoice_lines (
     target_hash String,
     document String CODEC(ZSTD(1)),
     revision UInt64,
+    is_deleted UInt8,
     updated_at DateTime64(6, 'UTC')
-) ENGINE = ReplacingMergeTree(updated_at)
-ORDER BY (tenant_id, invoice_id, line_id, revision)
+) ENGINE = ReplacingMergeTree(revision, is_deleted)
+ORDER BY (tenant_id, invoice_id, line_id)
 """
 
 _CREDIT_LEDGER = """

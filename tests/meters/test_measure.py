@@ -205,6 +205,24 @@ def test_an_explicit_subscription_counts_where_it_is_the_customers_own(explicit,
     assert row[2] == owner
 
 
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_a_measurement_cuts_the_same_hours_of_any_shard_whatever_it_has_seen(period):
+    catalog = subscribed({"start": "2026-01-31T10:17:33Z"}, period=period)
+    times = [
+        f"{year}-0{month}-28T10:{minute}:00Z"
+        for year in (2026, 2029)
+        for month in (2, 3, 5)
+        for minute in (10, 40)
+    ]
+    events = [event(n, timestamp=at, ingested_at=at) for n, at in enumerate(times)]
+    expected = plain_usage(catalog, events)
+    measurement, whole, unique = measured(catalog, events)
+    assert as_usage(*stored(measurement, whole)) == expected
+    for order in (range(12), reversed(range(12)), [11, 0, 5, 1, 10, 4, 2, 3, 6, 7, 8, 9]):
+        parts = [measurement.measure(unique.slice(n, 1)).cells[0] for n in order]
+        assert as_usage(*stored(measurement, [measurement.merge(parts)])) == expected
+
+
 # What is counted
 
 
