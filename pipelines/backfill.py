@@ -1,6 +1,6 @@
 """The backfill pipeline: files in object storage become usage rows.
 
-    splits -> ingest -> by identity -> deduplicate, measure -> by customer -> usage
+    splits -> ingest -> by customer -> deduplicate, measure -> usage
                  |                                   |
           events, quarantine                       counts
 
@@ -26,6 +26,7 @@ from transforms.aggregate import AggregateShard, MergeCells
 from transforms.counts import BACKFILL_COUNTS, Counts, SumCounts, WriteJson
 from transforms.ingest import COUNTS, IngestSplits
 from transforms.sources import FileSplit
+from transforms.spill import Spill
 from transforms.usage import (
     CountRows,
     MarkTouchedHours,
@@ -45,7 +46,8 @@ class Backfill:
     """One run: what is read, for whom, and where it goes.
 
     `span` selects by timestamp in microseconds, half-open. `run_id` is given where
-    the warehouse already holds events of the tenant. The counts are written as JSON
+    the warehouse already holds events of the tenant. `spill` is a folder for what is
+    shuffled, where the runner would keep that in memory. The counts are written as JSON
     to `summary`.
     """
 
@@ -57,10 +59,11 @@ class Backfill:
     summary: str
     span: tuple[int | None, int | None] = (None, None)
     run_id: str | None = None
+    spill: str | None = None
 
     @property
     def shards(self) -> int:
-        """How many shards by identity: so many that one fits well in memory."""
+        """How many shards: so many that one fits well in memory."""
         rows = sum(split.size for split in self.splits) // BYTES_PER_ROW
         return max(1, min(MAX_SHARDS, -(-rows // ROWS_PER_SHARD)))
 
@@ -68,7 +71,7 @@ class Backfill:
     def writers(self) -> int:
         """How many shards by customer for the usage that is written.
 
-        As many as shards by identity, since usage grows with the events.
+        As many as shards, since usage grows with the events.
         """
         return max(1, min(self.shards, len(self.catalog.customers)))
 
@@ -81,6 +84,7 @@ class Backfill:
             shards=self.shards,
             span=self.span,
             run_id=self.run_id,
+            spill=Spill(self.spill),
             **to,
         )
         ingested = (
@@ -91,13 +95,13 @@ class Backfill:
         )
         aggregated = (
             ingested.slim
-            | "ByIdentity" >> beam.GroupByKey()
+            | "ByCustomer" >> beam.GroupByKey()
             | "Aggregate"
-            >> beam.ParDo(AggregateShard(self.catalog, writers=self.writers, **to)).with_outputs(
+            >> beam.ParDo(AggregateShard(self.catalog, spill=Spill(self.spill), **to)).with_outputs(
                 COUNTS, main="cells"
             )
         )
-        cells = aggregated.cells | "Merge" >> beam.CombinePerKey(MergeCells(self.catalog))
+        cells = aggregated.cells
         counted = cells | "CountRows" >> beam.ParDo(CountRows(self.catalog))
         if self.run_id is None:
             _ = cells | "Write" >> beam.ParDo(WriteFirstRevision(self.catalog, **to))

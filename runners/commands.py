@@ -102,6 +102,8 @@ def backfill_counts(
     with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
         remember(warehouse, tenant, catalog)
         run_id = uuid.uuid4().hex if affected.events_exist(warehouse, tenant) else None
+        spill = Path(folder) / "spill"
+        spill.mkdir()
         job = Backfill(
             splits=splits,
             catalog=catalog,
@@ -111,6 +113,7 @@ def backfill_counts(
             summary=str(Path(folder) / "summary.json"),
             span=(_us(span[0]), _us(span[1])),
             run_id=run_id,
+            spill=str(spill),
         )
         files = len({split.path for split in splits})
         notice(f"reading {files} file{'s' if files > 1 else ''}")

@@ -1,15 +1,16 @@
-"""Deduplicate, measure and aggregate: slim frames by shard -> merged cells.
+"""Deduplicate, measure and aggregate: slim frames by shard -> cells.
 
-    (shard, slim)* --GroupByKey--> deduplicate -> measure -> cells
-    cells --CombinePerKey(customer shard, family)--> one cell table, one writer
+    (shard, slim)* --GroupByKey--> passes by identity -> deduplicate -> measure -> cells
 
-Shards are cut by identity, so copies meet and shards are even however large one
-customer is; the partial cells of all shards meet again in the combine, which the
-runner lifts in front of the shuffle.
+Shards are cut by customer, so their cells never overlap and one shard is the one
+writer of its keys. Within a shard, copies meet by identity: where one customer is so
+large that the shard would not fit in memory, it is done in several passes, each over
+some of the identities, whose partial cells are merged.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -24,20 +25,27 @@ from transforms.batches import CellsCoder, unpack
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.ingest import COUNTS
+from transforms.spill import IN_MEMORY, Spill
 
 CellKey = tuple[int, int]
 """(customer shard, family)."""
 
 
+ROWS_PER_PASS = 1_500_000
+"""Slim rows in memory at a time."""
+
+
 @beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class AggregateShard(beam.DoFn):  # type: ignore[misc]
-    """(shard, packed slim frames) -> (cell key, partial cells), and `Counts` under `COUNTS`."""
+    """(shard, packed slim frames) -> (cell key, cells), and `Counts` under `COUNTS`."""
 
-    def __init__(self, catalog: Catalog, *, tenant: str, warehouse: str, writers: int) -> None:
+    def __init__(
+        self, catalog: Catalog, *, tenant: str, warehouse: str, spill: Spill = IN_MEMORY
+    ) -> None:
         self._catalog = catalog
         self._tenant = tenant
         self._url = warehouse
-        self._writers = writers
+        self._spill = spill
 
     def setup(self) -> None:
         """Open the warehouse and prepare the meters once a worker."""
@@ -45,22 +53,35 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         self._measurement = Measurement(self._catalog)
         self._conflicts = Conflicts(self._warehouse, self._tenant, self._catalog)
 
-    def process(self, element: tuple[int, Iterable[bytes]]) -> Iterator[object]:
-        """One shard: it holds all copies of its identities."""
-        _, packed = element
-        unique = deduplicate(pl.concat([unpack(frame) for frame in packed], rechunk=False))
-        measured = self._measurement.measure(unique.events)
-        counts = {
-            "accepted": unique.events.height,
-            "duplicate": unique.duplicates,
-            "conflict": self._conflicts.quarantine(unique),
-            "meter_errors": measured.meter_errors,
-            "unattributed": measured.unattributed,
-        }
-        yield TaggedOutput(COUNTS, counts)
-        for cells in measured.cells:
-            for shard, part in self._measurement.split(cells, self._writers):
-                yield (shard, cells.family), part
+    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[object]:
+        """One shard: it holds all copies of its identities, and all cells of its customers."""
+        shard, found = element
+        frames = list(found)
+        passes = -(-sum(rows for rows, _ in frames) // ROWS_PER_PASS)
+        counts: Counter[str] = Counter()
+        partial: dict[int, list[Cells]] = {}
+        for number in range(passes):
+            unique = deduplicate(self._read(frames, number, passes))
+            measured = self._measurement.measure(unique.events)
+            counts.update(
+                accepted=unique.events.height,
+                duplicate=unique.duplicates,
+                conflict=self._conflicts.quarantine(unique),
+                meter_errors=measured.meter_errors,
+                unattributed=measured.unattributed,
+            )
+            for cells in measured.cells:
+                partial.setdefault(cells.family, []).append(cells)
+        yield TaggedOutput(COUNTS, dict(counts))
+        for family, parts in partial.items():
+            yield (shard, family), self._measurement.merge(parts)
+
+    def _read(self, frames: list[tuple[int, bytes]], number: int, passes: int) -> pl.DataFrame:
+        mine = pl.col("identity_low") % passes == number
+        parts = (unpack(self._spill.get(token)) for _, token in frames)
+        if passes == 1:
+            return pl.concat(parts, rechunk=False)
+        return pl.concat([part.filter(mine) for part in parts], rechunk=False)
 
 
 @beam.typehints.with_input_types(Cells)

@@ -1,6 +1,6 @@
 """Ingest: splits of files -> raw rows in the warehouse, slim columns onwards.
 
-    split -> read -> decode -> project --> slim frames by shard of the identity
+    split -> read -> decode -> project --> slim frames by shard of the customer
                         |         |    \\-> counts of what was read and refused
                         v         v
                      events   quarantine
@@ -32,6 +32,7 @@ from transforms import progress
 from transforms.batches import pack
 from transforms.connection import connect
 from transforms.sources import BadRow, FileSplit, RawBatch, read_split
+from transforms.spill import IN_MEMORY, Spill
 from warehouse.writes import insert_events, insert_quarantine, insert_touched
 
 COUNTS = "counts"
@@ -52,12 +53,12 @@ class _Prepared:
     refused: int
     events: pa.Table
     quarantine: pa.Table
-    slim: list[tuple[int, bytes]]
+    slim: list[tuple[int, tuple[int, bytes]]]
 
 
-@beam.typehints.with_output_types(tuple[int, bytes])
+@beam.typehints.with_output_types(tuple[int, tuple[int, bytes]])
 class IngestSplits(beam.DoFn):  # type: ignore[misc]
-    """`FileSplit` -> (shard, packed slim frame), and `Counts` under the tag `COUNTS`.
+    """`FileSplit` -> (shard, (rows, packed slim frame)), and `Counts` under the tag `COUNTS`.
 
     Only events within [`from_us`, `to_us`) are read at all, where bounds are given.
     With `run_id` the identities are noted in the warehouse as touched by this run.
@@ -73,7 +74,9 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         shards: int,
         span: tuple[int | None, int | None] = (None, None),
         run_id: str | None = None,
+        spill: Spill = IN_MEMORY,
     ) -> None:
+        self._spill = spill
         self._catalog = catalog
         self._tenant = tenant
         self._url = warehouse
@@ -131,7 +134,10 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             refused=refused.num_rows,
             events=events,
             quarantine=pa.concat_tables([refused, projected.refused]),
-            slim=[(shard, pack(part)) for shard, part in _by_shard(projected.slim, self._shards)],
+            slim=[
+                (shard, (part.height, self._spill.put(pack(part))))
+                for shard, part in _by_shard(projected.slim, self._shards)
+            ],
         )
 
     def _within(self, events: pa.Table) -> pa.Table:
@@ -193,13 +199,14 @@ def _ahead(
 
 
 def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Split by identity, so that all copies of an event meet and no customer is too large."""
+    """Split by customer (an unknown one: by identity), so that all copies of an event meet."""
     if slim.is_empty():
         return
     if shards == 1:
         yield 0, slim
         return
-    numbered = slim.with_columns((pl.col("identity") % shards).alias("shard"))
+    owner = pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity"))
+    numbered = slim.with_columns((owner % shards).alias("shard"))
     for key, part in numbered.partition_by("shard", as_dict=True, include_key=False).items():
         yield int(key[0]), part
 

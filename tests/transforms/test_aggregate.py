@@ -25,9 +25,11 @@ from tests.meters.chain import (
     stored,
 )
 from tests.transforms.combining import assert_combines
+from transforms import aggregate
 from transforms.aggregate import AggregateShard, MergeCells
 from transforms.batches import pack
 from transforms.ingest import COUNTS
+from transforms.spill import Spill
 from warehouse.client import Warehouse
 from warehouse.queries import quarantine_rows
 from warehouse.writes import insert_events
@@ -60,10 +62,10 @@ def test_nothing_merges_to_nothing():
 class Shard:
     """One shard of a tenant, whose raw events are stored as ingest does."""
 
-    def __init__(self, warehouse: Warehouse, url: str, tenant: str, writers: int = 1) -> None:
+    def __init__(self, warehouse: Warehouse, url: str, tenant: str) -> None:
         self.warehouse = warehouse
         self.tenant = tenant
-        self.fn = AggregateShard(CATALOG, tenant=tenant, warehouse=url, writers=writers)
+        self.fn = AggregateShard(CATALOG, tenant=tenant, warehouse=url)
         self.fn.setup()
 
     def process(self, *batches: Sequence[Row]) -> tuple[dict[str, int], list[Any]]:
@@ -73,7 +75,8 @@ class Shard:
             column = events.schema.get_field_index("tenant_id")
             renamed = events.set_column(column, "tenant_id", [[self.tenant] * len(batch)])
             insert_events(self.warehouse, renamed)
-            packed.append(pack(Projection(CATALOG).project(events).slim))
+            slim = Projection(CATALOG).project(events).slim
+            packed.append((slim.height, pack(slim)))
         [counts, *cells] = list(self.fn.process((0, packed)))
         assert isinstance(counts, TaggedOutput)
         assert counts.tag == COUNTS
@@ -138,15 +141,25 @@ def test_the_same_in_other_words_is_no_conflict(embedded, embedded_url, tenant):
     assert shard.quarantine() == []
 
 
-def test_cells_go_to_the_writer_of_their_customer(embedded, embedded_url, tenant):
-    events = [sent(n, n) for n in range(5)]
-    for writers in (1, 3):
-        shard = Shard(embedded, embedded_url, f"{tenant}-{writers}", writers)
-        _, cells = shard.process(events)
-        assert {writer for (writer, _), _ in cells} == {0}
-        measurement = Measurement(CATALOG)
-        usage = as_usage(*stored(measurement, [part for _, part in cells]))
-        assert usage == plain_usage(CATALOG, events)
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_a_shard_in_several_passes_gives_the_same_cells_and_counts(
+    embedded, embedded_url, tenant, monkeypatch, rows
+):
+    monkeypatch.setattr(aggregate, "ROWS_PER_PASS", rows)
+    events = [sent(n % 7, n % 7, n) for n in range(12)]
+    shard = Shard(embedded, embedded_url, tenant)
+    counts, cells = shard.process(events[:5], events[5:])
+    assert (counts["accepted"], counts["duplicate"]) == (7, 5)
+    assert [key for key, _ in cells] == [(0, 0), (0, 1)]
+    usage = as_usage(*stored(Measurement(CATALOG), [part for _, part in cells]))
+    assert usage == plain_usage(CATALOG, events)
+
+
+def test_what_is_spilled_comes_back(tmp_path):
+    for spill in (Spill(), Spill(str(tmp_path))):
+        tokens = [spill.put(text) for text in (b"one", b"two")]
+        assert [spill.get(token) for token in tokens] == [b"one", b"two"]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_frames_of_many_batches_are_one_shard(embedded, embedded_url, tenant):
