@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import apache_beam as beam
 import polars as pl
@@ -71,7 +72,11 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
                 unattributed=measured.unattributed,
             )
             for cells in measured.cells:
-                partial.setdefault(cells.family, []).append(cells)
+                # Distinct values need no merge: the warehouse drops repetitions of them.
+                if cells.values is not None:
+                    values = Cells(cells.family, cells.rows.clear(), cells.values)
+                    yield (shard, cells.family), values
+                partial.setdefault(cells.family, []).append(replace(cells, values=None))
         yield TaggedOutput(COUNTS, dict(counts))
         for family, parts in partial.items():
             yield (shard, family), self._measurement.merge(parts)

@@ -44,6 +44,8 @@ class Run:
     wall_s: float
     cpu_s: float
     peak_mib: float
+    load: float
+    """The load average of the machine before the run, of everything else on it."""
 
     @property
     def rate(self) -> float:
@@ -83,6 +85,7 @@ class Plan:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         os.sync()
+        load = os.getloadavg()[0]
         log = self.folder / f"{name}.log"
         with log.open("wb") as file:
             start = time.perf_counter()
@@ -101,10 +104,12 @@ class Plan:
             wall_s=wall,
             cpu_s=used.ru_utime + used.ru_stime,
             peak_mib=used.ru_maxrss / MIB,
+            load=load,
         )
         print(
             f"round {number}  {name:<14} {events:>11,} events  {run.wall_s:7.2f} s  "
-            f"cpu {run.cpu_s:7.2f} s  {run.rate:>9,.0f}/s  peak {run.peak_mib:,.0f} MiB",
+            f"cpu {run.cpu_s:7.2f} s  {run.rate:>9,.0f}/s  peak {run.peak_mib:,.0f} MiB  "
+            f"load {load:.1f}",
             file=sys.stderr,
             flush=True,
         )
