@@ -178,6 +178,16 @@ class Measurement:
         self._cut(frame["subscription"].to_numpy(), at, start, end)
         return frame.with_columns(pl.Series("bucket_start", start), pl.Series("bucket_end", end))
 
+    def hour_ends(self, customer: pl.Series, timestamp: pl.Series) -> Int64s:
+        """The end of the local hour around each timestamp; never, for unknown customers."""
+        ends = np.full(len(customer), MOST_US, dtype=np.int64)
+        zone = np.append(self._zone_of, -1)[customer.fill_null(-1).to_numpy()]
+        at = timestamp.to_numpy()
+        for index, name in enumerate(self._zones):
+            here = zone == index
+            ends[here] = hours_columnar(at[here], name)[1]
+        return ends
+
     def _attribute(self, events: pl.DataFrame, segments: list[Segment]) -> pl.Series:
         """The subscription of each event by its index, -1 where there is none."""
         customer, at = events["customer"].to_numpy(), events["timestamp"].to_numpy()

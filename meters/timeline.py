@@ -1,0 +1,140 @@
+"""The catalogs of a tenant in time: which one an event is metered by.
+
+A catalog may be announced to take effect at an instant. From then on it meters every
+hour that starts at or after that instant; an hour that has begun stays with the catalog
+before it, so that no bucket is metered by two. What decides is the event's own time,
+so a replay gives the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from meters.buckets import HOUR_US
+from meters.catalog import Catalog
+from meters.catalog_file import catalog_hash
+from meters.event import QUARANTINE_SCHEMA
+from meters.measure import Measurement
+from meters.projection import Projection, index_of
+from meters.shards import owner_hash
+from meters.zones import LEAST_US
+
+ALWAYS = LEAST_US
+"""The instant from which the first catalog of a timeline holds."""
+
+
+@dataclass(frozen=True)
+class Metered:
+    """What a batch of events is for the meters.
+
+    `frames` has the slim events of each version of the catalog, with the column `owner`
+    (`meters.shards.owner_hash`), in the order of the batch. `events` are those whose
+    properties are a JSON object; `quarantine` has what was refused.
+    """
+
+    events: pa.Table
+    frames: list[tuple[int, pl.DataFrame]]
+    quarantine: pa.Table
+    broken: int
+
+
+@dataclass
+class Timeline:
+    """Catalogs with the instants (microseconds) at which they take effect, ascending.
+
+    The first one holds since ever. Picklable.
+    """
+
+    entries: Sequence[tuple[int, Catalog]]
+    catalogs: list[Catalog] = field(init=False)
+    measurements: list[Measurement] = field(init=False)
+    signature: str = field(init=False)
+    """The same for the same catalogs at the same instants, anywhere."""
+
+    def __post_init__(self) -> None:
+        self.catalogs = [catalog for _, catalog in self.entries]
+        self.measurements = [Measurement(catalog) for catalog in self.catalogs]
+        self._projections = [Projection(catalog) for catalog in self.catalogs]
+        hashes = [f"{at} {catalog_hash(catalog)}" for at, catalog in self.entries]
+        self.signature = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:32]
+
+    def __getstate__(self) -> Sequence[tuple[int, Catalog]]:
+        return self.entries
+
+    def __setstate__(self, entries: Sequence[tuple[int, Catalog]]) -> None:
+        self.__init__(entries)  # type: ignore[misc]
+
+    def meter(
+        self, tenant: str, events: pa.Table, texts: list[bytes] | None, *, report: bool = True
+    ) -> Metered:
+        """Project a batch of `EVENT_SCHEMA` by the catalogs of its events.
+
+        `texts` are its properties, where they are at hand. With `report` off nothing is
+        said about what was refused.
+        """
+        if len(self.entries) == 1:
+            return self._meter(0, tenant, events, texts, report)
+        versions = self._versions(events)
+        parts = []
+        for version in np.unique(versions).tolist():
+            here = pa.array(versions == version)
+            parts.append(self._meter(version, tenant, events.filter(here), None, report))
+        return Metered(
+            events=pa.concat_tables(part.events for part in parts) if parts else events,
+            frames=[frame for part in parts for frame in part.frames],
+            quarantine=pa.concat_tables(
+                [QUARANTINE_SCHEMA.empty_table(), *(part.quarantine for part in parts)]
+            ),
+            broken=sum(part.broken for part in parts),
+        )
+
+    def _meter(
+        self,
+        version: int,
+        tenant: str,
+        events: pa.Table,
+        texts: list[bytes] | None,
+        report: bool,
+    ) -> Metered:
+        projected = self._projections[version].project(events, texts, report=report)
+        if projected.valid is not None:
+            events = events.filter(projected.valid).combine_chunks()
+        slim = projected.slim.with_columns(owners(tenant, events.column("external_customer_id")))
+        quarantine = pa.concat_tables([projected.broken, projected.refused])
+        frames = [(version, slim)] if slim.height else []
+        return Metered(events, frames, quarantine, projected.broken.num_rows)
+
+    def _versions(self, events: pa.Table) -> npt.NDArray[np.int64]:
+        """The catalog of each event: the last one in effect when its local hour began."""
+        at = events.column("timestamp").cast(pa.int64()).to_numpy()
+        ids = pl.Series(pl.from_arrow(events.column("external_customer_id")))
+        result = np.zeros(len(at), dtype=np.int64)
+        for version, (effective, catalog) in enumerate(self.entries):
+            if version == 0:
+                continue
+            table = {customer.id: index for index, customer in enumerate(catalog.customers)}
+            customer = index_of(ids, table)
+            ends = self.measurements[version].hour_ends(customer, pl.Series(at))
+            known = customer.is_not_null().to_numpy()
+            # The end less an hour is the start, but where the zone's offset changes.
+            starts = np.where(known, ends - HOUR_US, at // HOUR_US * HOUR_US)
+            result[starts >= effective] = version
+        return result
+
+
+def owners(tenant: str, customers: pa.ChunkedArray) -> pl.Series:
+    """The owner hash of each customer id, hashed once an id."""
+    encoded = pc.dictionary_encode(customers.combine_chunks())
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.combine_chunks()
+    hashes = [owner_hash(tenant, name) for name in encoded.dictionary.to_pylist()]
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    return pl.Series("owner", np.array(hashes, dtype=np.uint64)[codes])
