@@ -57,6 +57,7 @@ CREATE TABLE IF NOT EXISTS events (
     origin_row Int64,
     identity_hash FixedString(16),
     content_hash FixedString(16),
+    stored_at DateTime('UTC') DEFAULT now('UTC'),
     precedence UInt64 MATERIALIZED bitNot(toUInt64(toUnixTimestamp64Micro(ingested_at))),
     INDEX by_identity identity_hash TYPE bloom_filter(0.01) GRANULARITY 4,
     INDEX by_event_id event_id TYPE bloom_filter(0.01) GRANULARITY 4
@@ -132,11 +133,13 @@ ORDER BY (tenant_id, origin, origin_row, meter, reason)
 _PROGRESS = """
 CREATE TABLE IF NOT EXISTS progress (
     tenant_id LowCardinality(String),
+    shards UInt32,
     shard UInt32,
     closed_until DateTime64(6, 'UTC'),
+    owned UInt8,
     updated_at DateTime64(6, 'UTC')
-) ENGINE = ReplacingMergeTree(closed_until)
-ORDER BY (tenant_id, shard)
+) ENGINE = ReplacingMergeTree(updated_at)
+ORDER BY (tenant_id, shards, shard)
 """
 
 _DIRTY = """
@@ -146,13 +149,25 @@ CREATE TABLE IF NOT EXISTS dirty (
     bucket_start DateTime64(6, 'UTC'),
     reason LowCardinality(String),
     identity_hash FixedString(16),
-    marked_at DateTime64(6, 'UTC'),
+    marked_at DateTime64(6, 'UTC') DEFAULT now64(6, 'UTC'),
     cleared UInt8,
     updated_at DateTime64(6, 'UTC'),
     version UInt64 MATERIALIZED
         bitOr(bitShiftLeft(toUInt64(toUnixTimestamp64Micro(marked_at)), 1), cleared)
 ) ENGINE = ReplacingMergeTree(version)
 ORDER BY (tenant_id, external_customer_id, bucket_start, reason, identity_hash)
+"""
+
+_LEASES = """
+CREATE TABLE IF NOT EXISTS leases (
+    tenant_id LowCardinality(String),
+    resource LowCardinality(String),
+    holder String,
+    process String,
+    expires_at DateTime64(6, 'UTC'),
+    updated_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(updated_at)
+ORDER BY (tenant_id, resource, holder)
 """
 
 _INGEST_STATS = """
@@ -330,6 +345,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             _QUARANTINE,
             _PROGRESS,
             _DIRTY,
+            _LEASES,
             _INGEST_STATS,
             _CATALOGS,
             _INVOICES,

@@ -38,7 +38,7 @@ def insert_touched(
     `identities` has `external_customer_id`, `identity_hash` and `timestamp`.
     """
     table = _table(identities).select(["external_customer_id", "identity_hash", "timestamp"])
-    warehouse.insert("touched", _with_constants(table, tenant_id=tenant, run_id=run_id))
+    warehouse.insert("touched", with_constants(table, tenant_id=tenant, run_id=run_id))
 
 
 def insert_usage(warehouse: Warehouse, tenant: str, rows: pa.Table | pa.RecordBatch) -> None:
@@ -56,7 +56,7 @@ def insert_usage_values(warehouse: Warehouse, tenant: str, rows: pa.Table | pa.R
     A value belongs to the usage row of the same key and revision. Values are written
     before their row, so that no row is ever seen without them.
     """
-    warehouse.insert("usage_values", _with_constants(_table(rows), tenant_id=tenant))
+    warehouse.insert("usage_values", with_constants(_table(rows), tenant_id=tenant))
 
 
 def insert_quarantine(warehouse: Warehouse, rows: pa.Table | pa.RecordBatch) -> None:
@@ -89,12 +89,17 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _stamped(rows: pa.Table | pa.RecordBatch, name: str, **constants: str) -> pa.Table:
-    table = _table(rows)
+    return with_constants(with_time(_table(rows), name), **constants)
+
+
+def with_time(table: pa.Table, name: str) -> pa.Table:
+    """`table` with the time of now as another column."""
     now = pa.scalar(datetime.now(UTC), INSTANT)
-    return _with_constants(table.append_column(name, pa.repeat(now, table.num_rows)), **constants)
+    return table.append_column(name, pa.repeat(now, table.num_rows))
 
 
-def _with_constants(table: pa.Table, **constants: str) -> pa.Table:
+def with_constants(table: pa.Table, **constants: str) -> pa.Table:
+    """`table` with columns of one text each."""
     for name, value in constants.items():
         codes = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
         column = pa.DictionaryArray.from_arrays(codes, pa.array([value], pa.string()))
