@@ -1,18 +1,27 @@
 """What all tests share: one embedded warehouse, and a tenant of its own for each test.
 
 chDB has one folder in a process, and a pipeline that ran in this process may still
-hold it, so every test of a process takes the same folder.
+hold it, so every test of a process takes the same folder. The real services start once in a
+process, when the first test asks for one; what a test kills, it starts again.
 """
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.services import prism as prism_program
+from tests.services.fetch import Unavailable
+from tests.services.kafka import Kafka
 from warehouse.client import Warehouse
+
+Service = TypeVar("Service")
 
 # The machine is shared: how long one example takes says nothing.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -36,3 +45,28 @@ def embedded(embedded_url: str) -> Iterator[Warehouse]:
 def tenant() -> str:
     """A tenant that no other test has."""
     return f"tenant-{uuid.uuid4().hex}"
+
+
+def or_skip(get: Callable[[], Service]) -> Service:
+    """What `get` returns; a service that cannot be had skips the test, or fails where all must run."""
+    try:
+        return get()
+    except Unavailable as error:
+        if os.environ.get("BEAMMETER_REQUIRE_SERVICES") == "1":
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """A real Kafka broker."""
+    broker = Kafka()
+    or_skip(broker.start)
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def prism() -> Path:
+    """The program `prism`, Beam's own portable runner."""
+    return or_skip(prism_program.path)
