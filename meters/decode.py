@@ -8,7 +8,7 @@ the others become `EVENT_SCHEMA`. That the properties are a JSON object is found
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -46,21 +46,25 @@ _RANGE = "in the years 1970 to 2299, an event's at most 24 h after it was ingest
 class Decoded:
     """The events of one batch and the rows that were refused.
 
-    `properties` are the texts of the events' properties, which later steps parse.
+    `properties` are the texts of the events' properties, which later steps parse. `kept`
+    says which of the raw rows are events; None: all of them.
     """
 
     events: pa.Table
     properties: list[bytes]
     quarantine: pa.Table
+    kept: pa.Array | None = None
 
 
-def decode(raw: pa.Table, tenant: str, origin: str, rows: pa.Array) -> Decoded:
+def decode(raw: pa.Table, tenant: str, origin: str | pa.Array, rows: pa.Array) -> Decoded:
     """Apply the rules of the event to one batch of raw columns.
 
     `raw` has the columns event_id, event_name, external_customer_id,
     external_subscription_id, source and properties as text, timestamp and
-    ingested_at as text or as UTC instants; `rows` numbers the rows in `origin`.
+    ingested_at as text or as UTC instants; `rows` numbers the rows in `origin`, which
+    may be one for each row.
     """
+    origins = origin if isinstance(origin, pa.Array) else pa.repeat(pa.scalar(origin), len(rows))
     frame = pl.DataFrame(
         [
             *(pl.Series(name, pl.from_arrow(raw.column(name))) for name in (*IDS, SUBSCRIPTION)),
@@ -74,10 +78,12 @@ def decode(raw: pa.Table, tenant: str, origin: str, rows: pa.Array) -> Decoded:
     if refused.any():
         code = pl.coalesce(pl.when(broken).then(pl.lit(label)) for label, broken in rules)
         codes = frame.filter(refused).select(code).to_series().to_list()
-        quarantine = _quarantine(raw, codes, tenant, origin, rows, refused.to_arrow())
+        quarantine = _quarantine(raw, codes, tenant, origins, rows, refused.to_arrow())
         keep = (~refused).to_arrow()
         raw, rows, frame = raw.filter(keep), rows.filter(keep), frame.filter(~refused)
-    return _events(raw, frame, tenant, origin, rows, quarantine)
+        origins = origins.filter(keep)
+        return replace(_events(raw, frame, tenant, origins, rows, quarantine), kept=keep)
+    return _events(raw, frame, tenant, origins, rows, quarantine)
 
 
 def _microseconds(raw: pa.Table, name: str) -> pl.Series:
@@ -115,7 +121,7 @@ def _events(
     raw: pa.Table,
     frame: pl.DataFrame,
     tenant: str,
-    origin: str,
+    origins: pa.Array,
     rows: pa.Array,
     quarantine: pa.Table,
 ) -> Decoded:
@@ -130,7 +136,7 @@ def _events(
         **{name: _strings(raw, name) for name in (*IDS, SUBSCRIPTION, "source")},
         **{name: frame[name].to_arrow().cast(INSTANT) for name in TIMES},
         "properties": texts,
-        "origin": pa.repeat(pa.scalar(origin, pa.string()), size),
+        "origin": origins,
         "origin_row": rows,
         "identity_hash": _hashes(hash128(_strings(raw, "event_id").cast(pa.binary()).to_pylist())),
         "content_hash": _hashes(content_hashes(seeds.tolist(), properties)),
@@ -165,12 +171,16 @@ def _seeds(raw: pa.Table, at: pl.Series) -> Uint64s:
 
 
 def _quarantine(
-    raw: pa.Table, codes: list[str], tenant: str, origin: str, rows: pa.Array, mask: pa.Array
+    raw: pa.Table, codes: list[str], tenant: str, origins: pa.Array, rows: pa.Array, mask: pa.Array
 ) -> pa.Table:
     entries = [
         _entry(row, number, code, tenant, origin)
-        for row, number, code in zip(
-            raw.filter(mask).to_pylist(), rows.filter(mask).to_pylist(), codes, strict=True
+        for row, number, code, origin in zip(
+            raw.filter(mask).to_pylist(),
+            rows.filter(mask).to_pylist(),
+            codes,
+            origins.filter(mask).to_pylist(),
+            strict=True,
         )
     ]
     return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)

@@ -8,6 +8,7 @@ hold all copies of every identity in them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -42,14 +43,17 @@ def deduplicate(slim: pl.DataFrame) -> Deduplicated:
     return Deduplicated(kept, slim.height - kept.height, differing)
 
 
-def conflicts(differing: pl.DataFrame, canonical: dict[bytes, str]) -> pl.DataFrame:
+def conflicts(
+    differing: pl.DataFrame, canonical: dict[bytes, str], event: Sequence[str] = IDENTITY
+) -> pl.DataFrame:
     """The copies of `differing` that say something else than the one that counts.
 
     `canonical` maps the first half of a content hash to the canonical text of that
-    content: a retry that only writes its JSON in another way is no conflict.
+    content: a retry that only writes its JSON in another way is no conflict. `event` are
+    the columns that name an event.
     """
     said = [canonical[word.to_bytes(8, "big")] for word in differing["content"].to_list()]
-    first = pl.col("said").first().over(IDENTITY)
+    first = pl.col("said").first().over(event)
     return differing.with_columns(pl.Series("said", said, dtype=pl.String)).filter(
         pl.col("said") != first
     )

@@ -27,7 +27,8 @@ _SMALLEST = 1 << 10
 _FULLEST = 0.7
 _EMPTY = np.int16(-1)
 _CHUNK = 1 << 20
-_SLICES = 1 << 15
+NUMBERS = 32_767
+"""A multiple of the slices that are remembered, so that both agree on a place in a ring."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +61,35 @@ class Identities:
         """Memory of the table."""
         return len(self._slices) * SLOT_BYTES
 
-    def add(self, keys: Keys, slice_number: int) -> tuple[Bools, Uint64s]:
-        """Remember the keys that are new.
+    def add(self, keys: Keys, slice_number: int | npt.NDArray[np.int64]) -> tuple[Bools, Uint64s]:
+        """Remember the keys that are new, in one slice or each in its own.
 
         Returns which were known before, and the content that they were known with
         (undefined for new ones). No key may occur twice in `keys`.
         """
         while self._size + len(keys) > _FULLEST * len(self._slices):
             self._rebuild(2 * len(self._slices), np.ones(len(self._slices), dtype=np.bool_))
-        return self._add(keys, np.int16(slice_number % _SLICES))
+        return self._add(keys, np.asarray(slice_number % NUMBERS, dtype=np.int16))
 
     def forget(self, slices: set[int]) -> int:
         """Forget all identities of these slices; returns how many."""
-        gone = np.isin(self._slices, [number % _SLICES for number in slices])
+        gone = np.isin(self._slices, [number % NUMBERS for number in slices])
         count = int(gone.sum())
         if count:
             self._rebuild(_capacity(self._size - count), ~gone)
         return count
 
     def counts(self) -> dict[int, int]:
-        """How many identities each slice holds, by its number modulo 32768."""
+        """How many identities each slice holds, by its number modulo 32767."""
         numbers, counts = np.unique(self._slices[self._slices != _EMPTY], return_counts=True)
         return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+    def segments(self) -> Iterator[tuple[int, Keys]]:
+        """All identities, by their slice modulo 32767."""
+        for number in self.counts():
+            here = np.flatnonzero(self._slices == number)
+            for rows in _chunks(here):
+                yield number, Keys(self._high[rows], self._low[rows], self._content[rows])
 
     def _allocate(self, capacity: int) -> None:
         self._high = np.zeros(capacity, dtype=np.uint64)
@@ -89,7 +97,7 @@ class Identities:
         self._content = np.zeros(capacity, dtype=np.uint64)
         self._slices = np.full(capacity, _EMPTY, dtype=np.int16)
 
-    def _add(self, keys: Keys, numbers: np.int16 | npt.NDArray[np.int16]) -> tuple[Bools, Uint64s]:
+    def _add(self, keys: Keys, numbers: npt.NDArray[np.int16]) -> tuple[Bools, Uint64s]:
         mask = np.uint64(len(self._slices) - 1)
         numbers = np.broadcast_to(numbers, len(keys))
         known = np.zeros(len(keys), dtype=np.bool_)

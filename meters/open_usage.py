@@ -57,9 +57,7 @@ class OpenUsage:
 
     def _put(self, family: int, rows: pl.DataFrame) -> None:
         located = rows.with_columns(_hour_of())
-        for (hour,), frame in located.partition_by(
-            _HOUR, as_dict=True, include_key=False
-        ).items():
+        for (hour,), frame in located.partition_by(_HOUR, as_dict=True, include_key=False).items():
             before = self._hours.get((family, hour))
             self._height += frame.height - (0 if before is None else before.height)
             self._hours[family, hour] = frame

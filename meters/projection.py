@@ -193,7 +193,7 @@ class Projection:
         unknown = pl.select(
             pl.when(customer.is_null()).then(frame["external_customer_id"]).alias("unknown")
         ).to_series()
-        identity = _words(events.column("identity_hash"))
+        identity = words(events.column("identity_hash"))
         columns = [
             customer,
             unknown,
@@ -203,7 +203,7 @@ class Projection:
             _int64(events, "ingested_at"),
             pl.Series("identity", identity[:, 0]),
             pl.Series("identity_low", identity[:, 1]),
-            pl.Series("content", _words(events.column("content_hash"))[:, 0]),
+            pl.Series("content", words(events.column("content_hash"))[:, 0]),
         ]
         if self._with_id:
             columns.append(frame["event_id"])
@@ -452,7 +452,7 @@ def _int64(events: pa.Table, name: str) -> pl.Series:
     return pl.Series(name, pl.from_arrow(events.column(name).cast(pa.int64())))
 
 
-def _words(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
+def words(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     """A column of 16-byte hashes as two columns of big-endian words."""
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
     raw = np.frombuffer(array.buffers()[1], dtype=">u8")

@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from meters.identities import Identities, Keys
+from meters.buckets import HOUR_US
+from meters.identities import NUMBERS, Identities, Keys, Uint64s
 from meters.measure import Cells
 from meters.open_usage import OpenUsage
+from meters.projection import index_of
+from meters.revisions import BUCKET
 from meters.timeline import Timeline
-
-NEVER = -(2**62)
-"""A time before every event."""
+from meters.usage import USAGE
 
 HORIZON_SLICES = 6
 
@@ -37,6 +38,8 @@ SLICES = HORIZON_SLICES + 1
 
 COPY = ["external_customer_id", "identity", "identity_low", "content", "timestamp"]
 """What is known of a copy that is late or says something else."""
+
+FLOORS = pl.Schema({**{name: USAGE[name] for name in BUCKET}, "revision": pl.UInt32()})
 
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -69,8 +72,10 @@ class ShardState:
     timeline: Timeline
     identities: Identities = field(default_factory=Identities)
     open: dict[int, OpenUsage] = field(default_factory=dict)
-    closed_until: int = NEVER
+    closed_until: int = 0
     slice: int = 0
+    floors: pl.DataFrame = field(default_factory=lambda: FLOORS.to_frame())
+    """Buckets that stand at a revision above the first, whose rows must stand there too."""
 
     def step(self, frames: Sequence[Frame]) -> Step:
         """Take in events in their order of arrival."""
@@ -105,6 +110,43 @@ class ShardState:
             duplicates=every.height - fresh.height,
         )
 
+    def recount(self, frames: Sequence[Frame]) -> list[tuple[int, Cells]]:
+        """Partial cells of stored events: of copies that count, in hours that are open.
+
+        Their identities must be known already.
+        """
+        found = []
+        for version, slim in frames:
+            copies = self._copies(version, slim, 0)
+            keys = Keys(*(copies[name].to_numpy() for name in ("high", "identity_low", "content")))
+            known, content = self.identities.add(keys, self.slice)
+            counts = pl.Series(known & (content == keys.content))
+            chosen = copies.filter(counts & (copies["hour_end"] > self.closed_until))["row"]
+            measured = self.timeline.measurements[version].measure(slim[chosen])
+            found += [(version, cells) for cells in measured.cells]
+        return found
+
+    def still_open(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Usage rows or values of known customers and meters in hours that are open."""
+        catalog, measurement = self.timeline.catalogs[-1], self.timeline.measurements[-1]
+        table = {customer.id: index for index, customer in enumerate(catalog.customers)}
+        customer = index_of(frame["external_customer_id"], table)
+        ends = measurement.hour_ends(customer, frame["bucket_start"].cast(pl.Int64))
+        meters = [meter.id for meter in catalog.meters]
+        return frame.filter(
+            customer.is_not_null()
+            & pl.Series(ends > self.closed_until)
+            & frame["meter"].is_in(meters)
+        )
+
+    def stamped(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Usage rows or values with the revision that their bucket stands at."""
+        first = pl.lit(1, pl.UInt32)
+        if self.floors.is_empty():
+            return frame.with_columns(first.alias("revision"))
+        joined = frame.join(self.floors, on=BUCKET, how="left", maintain_order="left")
+        return joined.with_columns(pl.col("revision").fill_null(first))
+
     def accumulators(self, version: int) -> OpenUsage:
         """The open cells under a version of the catalog."""
         if version not in self.open:
@@ -118,6 +160,9 @@ class ShardState:
         self.closed_until = until
         for usage in self.open.values():
             usage.close(until)
+        if not self.floors.is_empty():
+            ends = pl.col("bucket_start").cast(pl.Int64) + 2 * HOUR_US
+            self.floors = self.floors.filter(ends > until)
         return True
 
     def turn(self, number: int) -> list[int]:
@@ -137,7 +182,7 @@ class ShardState:
         for number in range(self.slice - SLICES + 1, self.slice):
             if len(self.identities) <= budget:
                 break
-            if number >= 0 and counts.get(number % (1 << 15)):
+            if number >= 0 and counts.get(number % NUMBERS):
                 self.identities.forget({number})
                 gone.append(number)
         return gone
@@ -147,7 +192,7 @@ class ShardState:
         catalog = self.timeline.catalogs[version]
         customers = pl.Series([customer.id for customer in catalog.customers], dtype=pl.String)
         ends = self.timeline.measurements[version].hour_ends(slim["customer"], slim["timestamp"])
-        high = slim["identity"].to_numpy() + slim["owner"].to_numpy() * _ODD
+        high = high_words(slim["identity"].to_numpy(), slim["owner"])
         customer = pl.when(pl.col("customer").is_null()).then(pl.col("unknown"))
         return slim.select(
             customer.otherwise(customers.gather(slim["customer"])).alias("external_customer_id"),
@@ -169,6 +214,13 @@ def _differing(every: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
     first = other.with_columns(pl.col("counts").alias("content"))
     paired = pl.concat([first.with_columns(order=0), other.with_columns(order=1)])
     return paired.sort(["high", "identity_low", "order"], maintain_order=True).select(COPY)
+
+
+def high_words(identity: Uint64s, owner: pl.Series) -> Uint64s:
+    """The first word of a key: that of the event's identity, moved by its owner."""
+    moved: Uint64s = owner.to_numpy() * _ODD
+    moved += identity
+    return moved
 
 
 def slice_of(clock: int, horizon: int) -> int:

@@ -67,6 +67,23 @@ class ManyValues(click.Command):
         return super().parse_args(ctx, spread)
 
 
+class OptionalValue(click.Command):
+    """A command with an option whose value may be left out."""
+
+    OPTIONAL = ("", "")
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give the option its default value where another option, or nothing, follows."""
+        name, default = self.OPTIONAL
+        filled: list[str] = []
+        for index, arg in enumerate(args):
+            filled.append(arg)
+            behind = args[index + 1] if index + 1 < len(args) else "-"
+            if arg == name and behind.startswith("-"):
+                filled.append(default)
+        return super().parse_args(ctx, filled)
+
+
 def common(function: F) -> F:
     """The options that every command takes."""
     for option in (
@@ -160,6 +177,79 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
     from runners.commands import run_backfill
 
     run_backfill(catalog_path(catalog), warehouse_url(clickhouse), **options)
+
+
+@cli.command(cls=type("UntilIdle", (OptionalValue,), {"OPTIONAL": ("--until-idle", "10")}))
+@common
+@click.option("--bootstrap-servers", "bootstrap", required=True, help="Kafka, HOST:PORT,...")
+@click.option("--topic", default="events", show_default=True, help="Where the events are.")
+@click.option("--group", help="Consumer group.  [default: beammeter-TENANT]")
+@click.option(
+    "--start",
+    default="earliest",
+    show_default=True,
+    help="Where a group without offsets begins: earliest, latest, a time, or PARTITION:OFFSET,...",
+)
+@click.option(
+    "--kafka-properties",
+    "properties",
+    metavar="FILE",
+    help="Settings of librdkafka (TLS, SASL), name=value lines; ${NAME} is from the environment.",
+)
+@click.option(
+    "--runner", default="prism", show_default=True, help="prism, flink, dataflow, direct."
+)
+@click.option("--prism-location", metavar="FILE", help="The program prism, where not on PATH.")
+@click.option("--job-endpoint", metavar="HOST:PORT", help="Beam's job server for Flink.")
+@click.option("--checkpoints", metavar="URI", help="Where Flink keeps checkpoints.")
+@click.option(
+    "--parallelism", type=click.IntRange(1, 1024), default=2, show_default=True, help="Splits."
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 4096),
+    default=4,
+    show_default=True,
+    help="Keys that share the customers; another number than before loads the state anew.",
+)
+@click.option(
+    "--flush",
+    type=click.FloatRange(0.1, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two writes of usage.",
+)
+@click.option(
+    "--lateness",
+    type=click.FloatRange(0),
+    default=48 * 3600.0,
+    show_default=True,
+    help="Seconds that the stream keeps a bucket open behind the watermark.",
+)
+@click.option(
+    "--until-idle",
+    type=click.FloatRange(0.1),
+    metavar="[SECONDS]",
+    help="End when all is read and nothing came for SECONDS (10).",
+)
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
+def stream(
+    catalog: str | None,
+    clickhouse: str | None,
+    tenant: str,
+    form: str,  # noqa: ARG001 (common option: a stream prints no rows)
+    start: str,
+    **options: Any,
+) -> None:
+    """Read events from Kafka into usage rows until stopped.
+
+    Options of Beam itself may follow behind `--`.
+    """
+    from runners.stream import StreamCommand, run_stream
+    from transforms.kafka_client import parse_start
+
+    command = StreamCommand(start=parse_start(start), **options)
+    run_stream(catalog_path(catalog), warehouse_url(clickhouse), tenant, command)
 
 
 @cli.command()

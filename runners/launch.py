@@ -16,6 +16,7 @@ from meters.errors import BeammeterError, ConfigurationError
 from transforms import progress
 
 RUNNERS = ("direct",)
+"""What runs pipelines that end."""
 
 _LAST_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*): (.*)$")
 _WHILE = re.compile(r"\s*\[while running .*$", re.DOTALL)
@@ -52,10 +53,11 @@ def run(build: Callable[[beam.Pipeline], None], pipeline_options: PipelineOption
     except BeammeterError as error:
         raise type(error)(_WHILE.sub("", str(error))) from error
     except Exception as error:
-        raise BeammeterError(_cause(error)) from error
+        raise BeammeterError(cause(error)) from error
 
 
-def _cause(error: BaseException) -> str:
+def cause(error: BaseException) -> str:
+    """The one line that says what failed, without the words of the runner around it."""
     for line in reversed(str(error).splitlines()):
         match = _LAST_LINE.match(line.strip())
         if match is not None:

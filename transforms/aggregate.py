@@ -52,7 +52,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse and prepare the meters once a worker."""
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
-        self._conflicts = Conflicts(self._warehouse, self._tenant, self._catalog)
+        self._conflicts = Conflicts(self._warehouse, self._tenant)
 
     def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities, and all cells of its customers."""
@@ -67,7 +67,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
             counts.update(
                 accepted=unique.events.height,
                 duplicate=unique.duplicates,
-                conflict=self._conflicts.quarantine(unique),
+                conflict=self._conflicts.quarantine(unique, self._catalog),
                 meter_errors=measured.meter_errors,
                 unattributed=measured.unattributed,
             )

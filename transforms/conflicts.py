@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 
 from meters.catalog import Catalog
@@ -22,6 +23,9 @@ from warehouse.client import Warehouse
 from warehouse.writes import insert_quarantine
 
 Row = dict[str, Any]
+
+EVENT = ["external_customer_id", "identity", "identity_low"]
+"""What names an event of a tenant among copies."""
 
 _SHOWN = (
     "event_id",
@@ -38,22 +42,33 @@ _SHOWN = (
 class Conflicts:
     """Finds and keeps the conflicts of one tenant, whose copies are all stored."""
 
-    def __init__(self, warehouse: Warehouse, tenant: str, catalog: Catalog) -> None:
+    def __init__(self, warehouse: Warehouse, tenant: str) -> None:
         self._warehouse = warehouse
         self._tenant = tenant
-        self._customers = [customer.id for customer in catalog.customers]
 
-    def quarantine(self, unique: Deduplicated) -> int:
+    def quarantine(self, unique: Deduplicated, catalog: Catalog) -> int:
         """Send copies that say something else to quarantine; returns how many there are."""
         if unique.differing.is_empty():
             return 0
-        identities = {self._identity(row) for row in unique.differing.iter_rows(named=True)}
+        customers = pl.Series([customer.id for customer in catalog.customers], dtype=pl.String)
+        known = customers.gather(unique.differing["customer"])
+        named = pl.coalesce(pl.lit(known), "unknown").alias("external_customer_id")
+        return self.settle(unique.differing.with_columns(named)).height
+
+    def settle(self, differing: pl.DataFrame) -> pl.DataFrame:
+        """Quarantine, and return, the copies of `differing` that say something else.
+
+        It has `EVENT` and `content`; of each event the copy that counts comes first.
+        """
+        if differing.is_empty():
+            return differing
+        identities = {_identity(row) for row in differing.iter_rows(named=True)}
         copies: list[Row] = copies_of(self._warehouse, self._tenant, sorted(identities)).to_pylist()
         said = {row["content_hash"][:8]: _canonical(row) for row in copies}
-        found = conflicts(unique.differing, said)
+        found = conflicts(differing, said, EVENT)
         # Other events may say the same, so the content alone names no copy.
         wanted = {
-            (*self._identity(row), row["content"].to_bytes(8, "big"))
+            (*_identity(row), row["content"].to_bytes(8, "big"))
             for row in found.iter_rows(named=True)
         }
         rows = [
@@ -63,11 +78,12 @@ class Conflicts:
             in wanted
         ]
         insert_quarantine(self._warehouse, pa.Table.from_pylist(rows, QUARANTINE_SCHEMA))
-        return found.height
+        return found.drop("said")
 
-    def _identity(self, row: Row) -> tuple[str, bytes]:
-        customer = row["unknown"] if row["customer"] is None else self._customers[row["customer"]]
-        return customer, row["identity"].to_bytes(8, "big") + row["identity_low"].to_bytes(8, "big")
+
+def _identity(row: Row) -> tuple[str, bytes]:
+    low = row["identity_low"].to_bytes(8, "big")
+    return row["external_customer_id"], row["identity"].to_bytes(8, "big") + low
 
 
 def _canonical(row: Row) -> str:

@@ -52,7 +52,7 @@ def read_jsonl(
     block_bytes: int = BLOCK,
 ) -> Iterator[RawBatch]:
     """The raw columns of a file whose decompressed bytes are `parts`."""
-    reader = _Reader(mapping, origin, mtime_us)
+    reader = LineReader(mapping, origin, mtime_us)
     for item in lines(parts, block_bytes):
         match item:
             case Lines():
@@ -77,7 +77,7 @@ class _Refused(Exception):
         self.field = field
 
 
-class _Reader:
+class LineReader:
     """Reads the lines of one file in the way that fits them; all give the same columns.
 
     - strict: a struct that refuses unknown fields, for lines with our fields only
@@ -123,8 +123,12 @@ class _Reader:
     def _is_raw(self, field: str) -> bool:
         return field == PROPERTIES or (field in TIMES and self._times[field].is_unix)
 
-    def batch(self, block: Lines) -> RawBatch:
-        """The raw columns of a block of lines, and the lines that are refused."""
+    def batch(self, block: Lines, ingested: pa.Array | None = None) -> RawBatch:
+        """The raw columns of a block of lines, and the lines that are refused.
+
+        `ingested` has the time of each line, for events that don't carry their own;
+        without it, that is the file's.
+        """
         found: list[Any] = []
         refused: dict[int, _Refused] = {}
         invalid = _invalid_utf8(block.lines)
@@ -147,9 +151,9 @@ class _Reader:
             refused[index] = _Refused("invalid_utf8", "", "the line must be UTF-8")
         rows = [row for row in found if row is not None]
         if len(rows) == len(found):
-            return self._finish(block, rows, np.arange(len(rows)), refused)
-        kept = np.array([row is not None for row in found], dtype=np.bool_)
-        return self._finish(block, rows, np.flatnonzero(kept), refused)
+            return self._finish(block, rows, np.arange(len(rows)), refused, ingested)
+        kept = np.flatnonzero(np.array([row is not None for row in found], dtype=np.bool_))
+        return self._finish(block, rows, kept, refused, ingested)
 
     def _decoder(self) -> Any:
         if not self._is_plain:
@@ -223,6 +227,7 @@ class _Reader:
         rows: list[Any],
         kept: npt.NDArray[np.int64],
         refused: dict[int, _Refused],
+        ingested: pa.Array | None,
     ) -> RawBatch:
         columns = {field: self._column(field, rows) for field in FIELDS}
         good = np.ones(len(rows), dtype=np.bool_)
@@ -236,7 +241,8 @@ class _Reader:
                     detail = f"{field} must be {expected} (got {texts[place].as_py()!r:.200})"
                     refusal = _Refused("invalid_timestamp", field, detail)
                     refused.setdefault(int(kept[place]), refusal)
-        columns["ingested_at"] = fill_times(columns["ingested_at"], self._mtime)
+        times = self._mtime if ingested is None else ingested.take(pa.array(kept))
+        columns["ingested_at"] = fill_times(columns["ingested_at"], times)
         table, numbers = pa.table(columns), pa.array(kept + block.first)
         if not good.all():
             table, numbers = table.filter(pa.array(good)), numbers.filter(pa.array(good))

@@ -13,7 +13,7 @@ starts. The warehouse inserts on a thread of its own while the next batch is dec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,13 +25,13 @@ from apache_beam.pvalue import TaggedOutput
 
 from meters.catalog import Catalog
 from meters.decode import decode
-from meters.event import QUARANTINE_SCHEMA
 from meters.mapping import Mapping
 from meters.projection import Projection
 from transforms import progress
 from transforms.batches import pack
 from transforms.connection import connect
-from transforms.sources import BadRow, FileSplit, RawBatch, read_split
+from transforms.raw import RawBatch, quarantined
+from transforms.sources import FileSplit, read_split
 from transforms.spill import IN_MEMORY, Spill
 from warehouse.writes import insert_events, insert_quarantine, insert_touched
 
@@ -127,7 +127,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             events = events.filter(projected.valid)
         outside = decoded.events.num_rows - events.num_rows - projected.broken.num_rows
         refused = pa.concat_tables(
-            [_bad_rows(batch.bad, self._tenant), decoded.quarantine, projected.broken]
+            [quarantined(batch.bad, self._tenant), decoded.quarantine, projected.broken]
         )
         return _Prepared(
             read=batch.columns.num_rows + len(batch.bad) - outside,
@@ -209,22 +209,3 @@ def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFra
     numbered = slim.with_columns((owner % shards).alias("shard"))
     for key, part in numbered.partition_by("shard", as_dict=True, include_key=False).items():
         yield int(key[0]), part
-
-
-def _bad_rows(rows: Iterable[BadRow], tenant: str) -> pa.Table:
-    entries = [
-        {
-            "tenant_id": tenant,
-            "origin": row.origin,
-            "origin_row": row.row,
-            "reason": row.reason,
-            "meter": "",
-            "field": row.field,
-            "detail": row.detail,
-            "event_id": "",
-            "external_customer_id": "",
-            "payload": row.payload,
-        }
-        for row in rows
-    ]
-    return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)

@@ -6,10 +6,12 @@ both and never neither, so that the counts of a run add up to what was read.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from meters.event import QUARANTINE_SCHEMA
 from meters.mapping import FIELDS
 
 MAX_PAYLOAD = 64 * 1024
@@ -71,3 +73,23 @@ def payload_text(data: bytes | str, size: int | None = None) -> str:
     while end < len(raw) and end > MAX_PAYLOAD - 4 and raw[end] & 0xC0 == 0x80:
         end -= 1
     return f"{raw[:end].decode('utf-8', 'backslashreplace')}... [cut off, {total} bytes]"
+
+
+def quarantined(rows: Iterable[BadRow], tenant: str) -> pa.Table:
+    """Rows that could not be read, in `QUARANTINE_SCHEMA`."""
+    entries = [
+        {
+            "tenant_id": tenant,
+            "origin": row.origin,
+            "origin_row": row.row,
+            "reason": row.reason,
+            "meter": "",
+            "field": row.field,
+            "detail": row.detail,
+            "event_id": "",
+            "external_customer_id": "",
+            "payload": row.payload,
+        }
+        for row in rows
+    ]
+    return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)

@@ -224,16 +224,16 @@ def _texts(array: pa.Array, field: str, work: RowWork, *, integers: bool) -> pa.
     return pa.nulls(len(array), pa.string())
 
 
-def fill_times(times: pa.Array, mtime: pa.Scalar) -> pa.Array:
-    """`mtime` where a time is missing; a column of times only where all are."""
+def fill_times(times: pa.Array, default: pa.Scalar | pa.Array) -> pa.Array:
+    """`default` where a time is missing; a column of times only where all are."""
     if not times.null_count:
         return times
     if times.null_count == len(times):
-        return pa.repeat(mtime, len(times))
+        return default if isinstance(default, pa.Array) else pa.repeat(default, len(times))
     if pa.types.is_timestamp(times.type):
-        return pc.fill_null(times, mtime)
-    text = mtime.cast(pa.string()).as_py()
-    return pc.fill_null(times, text.replace(" ", "T"))
+        return pc.coalesce(times, default)
+    texts = pc.replace_substring(default.cast(pa.string()), " ", "T", max_replacements=1)
+    return pc.coalesce(times, texts)
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -110,7 +110,7 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._projection = Projection(self._catalog)
         self._measurement = Measurement(self._catalog)
-        self._conflicts = Conflicts(self._warehouse, self._tenant, self._catalog)
+        self._conflicts = Conflicts(self._warehouse, self._tenant)
 
     def process(self, shard: int) -> Iterator[tuple[CellKey, Cells]]:
         """All stored copies of this shard's identities, deduplicated and measured."""
@@ -124,7 +124,7 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         if not frames:
             return
         unique = deduplicate(pl.concat(frames))
-        self._conflicts.quarantine(unique)
+        self._conflicts.quarantine(unique, self._catalog)
         measured = self._measurement.measure(unique.events)
         for cells in measured.cells:
             for writer, part in self._measurement.split(cells, self._writers):

@@ -33,7 +33,7 @@ from warehouse.parameters import Value, chunks, json_list
 
 _OF_RUN = "tenant_id = {tenant:String} AND run_id = {run:String}"
 _OF_SHARD = "reinterpretAsUInt64(identity_hash) % {shards:UInt32} = {shard:UInt32}"
-_COLUMNS = (
+EVENT_COLUMNS = (
     "tenant_id, event_id, event_name, external_customer_id, "
     "nullIf(toString(external_subscription_id), '') AS external_subscription_id, "
     "timestamp, ingested_at, nullIf(toString(source), '') AS source, properties, "
@@ -61,7 +61,7 @@ FROM (
 # Conditions on columns of the sorting key may go before FINAL's merge: all rows that
 # replace each other share them.
 _AFFECTED = f"""
-SELECT {_COLUMNS}
+SELECT {EVENT_COLUMNS}
 FROM events FINAL
 PREWHERE tenant_id = {{tenant:String}} AND {_OF_SHARD}
     AND (external_customer_id, identity_hash) IN (
@@ -75,7 +75,7 @@ PREWHERE tenant_id = {{tenant:String}} AND {_OF_SHARD}
 """
 
 _COPIES = f"""
-SELECT {_COLUMNS}
+SELECT {EVENT_COLUMNS}
 FROM events FINAL
 PREWHERE tenant_id = {{tenant:String}} AND external_customer_id IN (
         SELECT arrayJoin(JSONExtract({{customers:String}}, 'Array(String)'))

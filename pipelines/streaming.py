@@ -1,0 +1,45 @@
+"""The streaming pipeline: events in Kafka become usage rows within seconds.
+
+splits -> read -> ingest --by shard--> deduplicate, measure, merge -> usage
+                    |                              |
+      events, quarantine, dead letters    dirty, progress, ingest_stats
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from meters.timeline import Timeline
+from transforms.kafka_source import ReadMessages
+from transforms.shard_stage import ShardStage
+from transforms.stream_ingest import IngestMessages
+from transforms.stream_options import StreamOptions
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """One stream: where it reads, for whom, and by which catalogs."""
+
+    options: StreamOptions
+    timeline: Timeline
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Compose the pipeline."""
+        options = self.options
+        read = ReadMessages(
+            options.kafka,
+            job=options.job,
+            flush_seconds=options.flush_seconds,
+            bundle_seconds=options.bundle_seconds,
+            idle_seconds=options.idle_seconds,
+        )
+        _ = (
+            pipeline
+            | "Splits" >> beam.Create(range(options.kafka.splits))
+            | "SpreadSplits" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(read)
+            | "Ingest" >> beam.ParDo(IngestMessages(options, self.timeline))
+            | "Shards" >> beam.ParDo(ShardStage(options, self.timeline))
+        )

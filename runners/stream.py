@@ -1,0 +1,153 @@
+"""`beammeter stream`: launch the stream, watch it, and end it when it is idle."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
+
+from meters.catalog_file import load_catalog
+from meters.errors import BeammeterError, ConfigurationError
+from meters.timeline import ALWAYS, Timeline
+from pipelines.streaming import Streaming
+from runners.commands import Url, open_warehouse, remember
+from runners.launch import cause, reported
+from runners.output import notice
+from runners.stream_runners import stream_options
+from transforms.dead_letters import ensure_topic
+from transforms.kafka_client import KafkaSettings, check_topic, lag
+from transforms.kafka_source import CONSUMERS
+from transforms.shard_memory import MEMORY
+from transforms.stream_options import StreamOptions
+from warehouse.client import Warehouse
+from warehouse.ownership import read_progress
+
+_LOG = logging.getLogger(__name__)
+_WATCH_SECONDS = 0.5
+_COMMIT_SECONDS = 10.0
+_MICRO = 1_000_000
+
+
+@dataclass(frozen=True)
+class StreamCommand:
+    """What the command line asks for; times are seconds."""
+
+    bootstrap: str
+    topic: str
+    group: str | None
+    start: Any
+    properties: str | None
+    runner: str
+    parallelism: int
+    shards: int
+    flush: float
+    lateness: float
+    until_idle: float | None
+    prism_location: str | None
+    job_endpoint: str | None
+    checkpoints: str | None
+    beam_options: Sequence[str]
+
+
+def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None:
+    """Kafka -> ClickHouse until stopped, or until idle."""
+    timeline = Timeline([(ALWAYS, load_catalog(path))])
+    if url[0].startswith("chdb:") and command.runner not in ("prism", "direct"):
+        raise ConfigurationError(
+            f"--clickhouse must be a server for --runner {command.runner}: "
+            "an embedded warehouse serves one process"
+        )
+    settings = KafkaSettings(
+        bootstrap=command.bootstrap,
+        topic=command.topic,
+        group=command.group or f"beammeter-{tenant}",
+        splits=command.parallelism,
+        start=command.start,
+        properties=command.properties,
+    )
+    beam_options = stream_options(
+        command.runner,
+        prism_location=command.prism_location,
+        job_endpoint=command.job_endpoint,
+        parallelism=command.parallelism,
+        state=command.checkpoints,
+        extra=command.beam_options,
+    )
+    partitions = check_topic(settings)
+    with open_warehouse(url) as warehouse:
+        remember(warehouse, tenant, timeline.catalogs[-1])
+        options = StreamOptions(
+            job=uuid.uuid4().hex,
+            tenant=tenant,
+            warehouse=url[0],
+            kafka=settings,
+            shards=command.shards,
+            flush_seconds=command.flush,
+            idle_seconds=command.until_idle,
+            lateness_us=round(command.lateness * _MICRO),
+            dead_letters=ensure_topic(settings, f"{command.topic}.dlq"),
+        )
+        notice(
+            f"reading {command.topic} ({partitions} partitions) at {command.bootstrap} "
+            f"as group {settings.group}, by {command.runner}"
+        )
+        with reported(("read", "stored", "quarantined", "duplicates")):
+            _run(Streaming(options, timeline), beam_options, warehouse)
+
+
+def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse) -> None:
+    options = stream.options
+    started = time.time_ns() // 1000
+    stop = Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    pipeline = beam.Pipeline(options=beam_options)
+    stream.build(pipeline)
+    try:
+        result = pipeline.run()
+        while not stop.wait(_WATCH_SECONDS):
+            if PipelineState.is_terminal(result.state):
+                result.wait_until_finish()
+                raise BeammeterError(f"the stream must go on (got state {result.state})")
+            if options.idle_seconds is not None and _is_released(warehouse, options, started):
+                _await_commits(options)
+                break
+        with suppress(Exception):
+            result.cancel()
+    except BeammeterError:
+        raise
+    except Exception as error:
+        raise BeammeterError(cause(error)) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        CONSUMERS.close(options.job)
+        MEMORY.drop(options.job)
+
+
+def _is_released(warehouse: Warehouse, options: StreamOptions, started: int) -> bool:
+    """Whether every shard has flushed and given its buckets away since the start."""
+    released = {
+        row.shard
+        for row in read_progress(warehouse, options.tenant)
+        if row.shards == options.shards and not row.owned and row.updated_at >= started
+    }
+    return len(released) == options.shards
+
+
+def _await_commits(options: StreamOptions) -> None:
+    """Offsets are committed after their bundle; all is stored already."""
+    until = time.monotonic() + _COMMIT_SECONDS
+    while time.monotonic() < until and lag(options.kafka):
+        time.sleep(_WATCH_SECONDS)

@@ -1,0 +1,79 @@
+"""How the stream is launched on each runner, and the defaults that suit it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from meters.errors import ConfigurationError
+
+STREAM_RUNNERS = ("prism", "flink", "dataflow", "direct")
+
+_CHECKPOINT_MS = 5000
+_BUNDLE_MS = 100
+
+
+def stream_options(
+    runner: str,
+    *,
+    prism_location: str | None,
+    job_endpoint: str | None,
+    parallelism: int,
+    state: str | None,
+    extra: Sequence[str],
+) -> PipelineOptions:
+    """Beam's options for a runner that can read without end; the user's own go last.
+
+    Raises ConfigurationError where the runner lacks something.
+    """
+    if runner == "prism":
+        chosen = _prism(prism_location)
+    elif runner == "flink":
+        chosen = _flink(job_endpoint, parallelism, state)
+    elif runner == "dataflow":
+        chosen = ["--runner=DataflowRunner", "--enable_streaming_engine"]
+    else:
+        listed = ", ".join(STREAM_RUNNERS)
+        raise ConfigurationError(f"--runner must be one of {listed} (got {runner!r})")
+    return PipelineOptions(["--streaming", *chosen, *extra])
+
+
+def _prism(location: str | None) -> list[str]:
+    found = location or shutil.which("prism")
+    if found is None:
+        raise ConfigurationError(
+            "--runner prism needs the program prism on PATH or --prism-location: "
+            "go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
+        )
+    if not Path(found).is_file():
+        raise ConfigurationError(f"--prism-location must be the program prism (got {found!r})")
+    return [
+        "--runner=PrismRunner",
+        f"--prism_location={found}",
+        "--environment_type=LOOPBACK",
+    ]
+
+
+def _flink(endpoint: str | None, parallelism: int, state: str | None) -> list[str]:
+    """Short bundles, frequent checkpoints, and state that outgrows the memory."""
+    if endpoint is None:
+        raise ConfigurationError(
+            "--runner flink needs --job-endpoint HOST:PORT of Beam's Flink job server"
+        )
+    if state is None:
+        raise ConfigurationError(
+            "--runner flink needs --checkpoints URI, a folder that all its machines share"
+        )
+    return [
+        "--runner=PortableRunner",
+        f"--job_endpoint={endpoint}",
+        "--environment_type=LOOPBACK",
+        f"--parallelism={parallelism}",
+        f"--checkpointing_interval={_CHECKPOINT_MS}",
+        f"--max_bundle_time_mills={_BUNDLE_MS}",
+        "--state_backend=rocksdb",
+        f"--state_backend_storage_path={state}",
+    ]

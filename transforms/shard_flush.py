@@ -1,0 +1,174 @@
+"""A flush of a shard: what was delivered becomes usage rows, marks and progress.
+
+    deliveries -> deduplicate, measure, merge -> usage rows of changed cells
+                                              -> late and conflicting events marked dirty
+                                              -> progress
+
+Everything that is written may be written again: rows win by (revision, events), which
+only grow. So writing before the state is saved loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import polars as pl
+import pyarrow as pa
+
+from meters.buckets import HOUR_US
+from meters.identities import Keys
+from meters.measure import Cells
+from meters.stream_state import Step, slice_of
+from meters.timeline import Timeline
+from meters.usage import INSTANT, usage_rows
+from transforms.batches import unpack
+from transforms.conflicts import Conflicts
+from transforms.deliveries import Delivery
+from transforms.shard_load import load
+from transforms.shard_memory import Shard
+from transforms.stream_options import StreamOptions
+from warehouse.client import Warehouse
+from warehouse.ownership import Progress, mark_dirty, write_progress
+from warehouse.stats import Stats, insert_stats
+from warehouse.writes import insert_usage, insert_usage_values
+
+MOST_PENDING = 100_000
+"""Events that wait for a tick; more are flushed without one."""
+
+_PROGRESS_SECONDS = 10.0
+_CLOSE_EACH_US = 60_000_000
+
+
+@dataclass
+class Effects:
+    """What a flush changes in the keyed state of a shard."""
+
+    fresh: Keys | None = None
+    cells: list[tuple[int, Cells]] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+
+
+class ShardWork:
+    """Does the work of shards in one process, for any runner."""
+
+    def __init__(self, warehouse: Warehouse, options: StreamOptions, timeline: Timeline) -> None:
+        self._warehouse = warehouse
+        self._options = options
+        self._conflicts = Conflicts(warehouse, options.tenant)
+        self.timeline = timeline
+
+    def load(self, number: int, at_least: int = 0) -> Shard:
+        """A shard whose state is built from the raw events; takes its buckets over."""
+        shard = Shard(load(self._warehouse, self._options, self.timeline, number, at_least))
+        self._progress(number, shard, owned=True)
+        return shard
+
+    def receive(self, shard: Shard, delivery: Delivery) -> bool:
+        """Take a delivery in; whether a flush is due."""
+        split = delivery.split
+        if delivery.watermark is not None:
+            known = shard.watermarks.get(split, delivery.watermark)
+            shard.watermarks[split] = max(known, delivery.watermark)
+        shard.sent[split] = max(shard.sent.get(split, 0), delivery.sent)
+        shard.clock = max(shard.clock, delivery.clock)
+        shard.drained[split] = delivery.drained
+        shard.pending += delivery.frames
+        if shard.pending_rows >= MOST_PENDING:
+            return True
+        waited = time.monotonic() - shard.flushed_at
+        return delivery.tick and waited >= 0.8 * self._options.flush_seconds
+
+    def flush(self, number: int, shard: Shard, splits: int) -> Effects:
+        """Count what is pending, write what changed, close what is over."""
+        effects = Effects()
+        state = shard.state
+        effects.forgotten = state.turn(slice_of(shard.clock, self._options.horizon_us))
+        if shard.pending:
+            frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
+            step = state.step(frames)
+            self._write(number, shard, step)
+            effects.fresh, effects.cells = step.fresh, step.partial
+            shard.pending = []
+            if len(state.identities) > self._options.budget:
+                effects.forgotten += state.shrink(self._options.budget)
+        shard.flushed_at = time.monotonic()
+        self._close(number, shard, splits)
+        return effects
+
+    def _write(self, number: int, shard: Shard, step: Step) -> None:
+        """Marks first, then values, then rows: a row never stands without its values."""
+        options, state = self._options, shard.state
+        conflicts = self._conflicts.settle(step.differing)
+        marks = pl.concat(
+            [
+                step.late.with_columns(reason=pl.lit("late")),
+                conflicts.with_columns(reason=pl.lit("conflict")),
+            ]
+        )
+        if marks.height:
+            mark_dirty(self._warehouse, options.tenant, _marks(marks))
+        made = [
+            usage_rows(state.timeline.measurements[version], cells)
+            for version, cells in step.changed
+        ]
+        values = [state.stamped(values) for _, values in made if values.height]
+        rows = [state.stamped(rows) for rows, _ in made if rows.height]
+        if values:
+            insert_usage_values(self._warehouse, options.tenant, pl.concat(values).to_arrow())
+        if rows:
+            insert_usage(self._warehouse, options.tenant, pl.concat(rows).to_arrow())
+        sent = max(shard.sent.values(), default=0)
+        if step.duplicates or step.late.height:
+            stats = Stats(
+                origin=f"shard/{number}",
+                row=sent,
+                at=sent,
+                duplicate=step.duplicates,
+                conflict=conflicts.height,
+                late=step.late.height,
+            )
+            insert_stats(self._warehouse, options.tenant, [stats])
+
+    def _close(self, number: int, shard: Shard, splits: int) -> None:
+        """Give buckets away that are over, or all of them once every split is drained."""
+        state, options = shard.state, self._options
+        moved = False
+        if len(shard.watermarks) == splits:
+            until = min(shard.watermarks.values()) - options.lateness_us
+            if until - state.closed_until >= _CLOSE_EACH_US:
+                moved = state.close(until)
+        drained = len(shard.drained) == splits and all(shard.drained.values())
+        if drained:
+            if not shard.released:
+                self._progress(number, shard, owned=False)
+                shard.released = True
+        elif moved or time.monotonic() - shard.progressed_at >= _PROGRESS_SECONDS:
+            self._progress(number, shard, owned=True)
+
+    def _progress(self, number: int, shard: Shard, *, owned: bool) -> None:
+        """Tell what the stream owns; `updated_at` bounds what was stored and counted."""
+        row = Progress(
+            shards=self._options.shards,
+            shard=number,
+            closed_until=shard.state.closed_until,
+            owned=owned,
+            updated_at=min(shard.sent.values(), default=0),
+        )
+        write_progress(self._warehouse, self._options.tenant, [row])
+        shard.progressed_at = time.monotonic()
+
+
+def _marks(found: pl.DataFrame) -> pa.Table:
+    """Late and conflicting copies as `mark_dirty` takes them, by their UTC hour."""
+    hour = pl.col("timestamp") // HOUR_US * HOUR_US
+    hashes = [
+        high.to_bytes(8, "big") + low.to_bytes(8, "big")
+        for high, low in found.select("identity", "identity_low").iter_rows()
+    ]
+    return found.select(
+        "external_customer_id",
+        hour.cast(INSTANT).alias("bucket_start"),
+        "reason",
+        pl.Series("identity_hash", hashes, dtype=pl.Binary),
+    ).to_arrow()

@@ -1,0 +1,74 @@
+"""The memory of a shard: a mirror of its keyed state in this process.
+
+Reading a shard's state back in each bundle would cost its whole size. So the state is
+kept in memory as well, under a nonce that is written to the keyed state with every
+change: where both are equal, the memory is the state. Otherwise (another worker, a
+bundle that failed, a restore) the state is read again. A nonce is random, as two
+futures of one state could share a counter.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from meters.stream_state import ShardState
+from transforms.deliveries import Packed
+
+
+@dataclass
+class Shard:
+    """A shard as its worker knows it, beside what the rules need (`ShardState`).
+
+    `pending` are deliveries that came since the last flush. `watermarks`, `sent` and
+    `drained` are the last word of each split. `logged` counts the rows in the log of
+    partial cells. A shard that was `released` has given its buckets away and loads them
+    again before it goes on.
+    """
+
+    state: ShardState
+    pending: list[Packed] = field(default_factory=list)
+    watermarks: dict[int, int] = field(default_factory=dict)
+    sent: dict[int, int] = field(default_factory=dict)
+    drained: dict[int, bool] = field(default_factory=dict)
+    clock: int = 0
+    logged: int = 0
+    released: bool = False
+    flushed_at: float = 0.0
+    progressed_at: float = 0.0
+
+    @property
+    def pending_rows(self) -> int:
+        """How many events wait for the next flush."""
+        return sum(rows for _, rows, _ in self.pending)
+
+
+class _Memory:
+    """The shards of this process, outside of DoFn instances: bundles of one key may meet
+    different ones.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, int], tuple[bytes, Shard]] = {}
+        self._guard = threading.Lock()
+
+    def take(self, job: str, shard: int, nonce: bytes | None) -> Shard | None:
+        """The shard, if the nonce of its state is that of the memory. It is out, then."""
+        with self._guard:
+            held, found = self._found.pop((job, shard), (b"", None))
+        return found if nonce and nonce == held else None
+
+    def put(self, job: str, shard: int, nonce: bytes, found: Shard) -> None:
+        """Keep the shard, after its state and this nonce were written."""
+        with self._guard:
+            self._found[job, shard] = nonce, found
+
+    def drop(self, job: str) -> None:
+        """Forget the shards of a job that has ended."""
+        with self._guard:
+            for key in [key for key in self._found if key[0] == job]:
+                del self._found[key]
+
+
+MEMORY = _Memory()
+"""Of this process."""

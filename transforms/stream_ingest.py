@@ -1,0 +1,144 @@
+"""Ingest of a stream: messages -> raw rows in the warehouse, slim columns by shard.
+
+    Messages -> decode -> meter --> deliveries by shard (and ticks to every shard)
+                  |         |
+                  v         v
+              events   quarantine, dead letters
+
+Fused with the source: when the runner commits a bundle, and with it its offsets, every
+message of it is a durable row, of events or of quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+from meters.decode import Decoded, decode
+from meters.timeline import Timeline
+from transforms.batches import pack
+from transforms.connection import connect_patiently
+from transforms.dead_letters import DeadLetters
+from transforms.deliveries import Delivery, Packed, encode
+from transforms.kafka_messages import MessageReader, Messages, RawMessages
+from transforms.raw import quarantined
+from transforms.stream_options import StreamOptions
+from transforms.stream_watermarks import WATERMARKS
+from warehouse.stats import Stats, insert_stats
+from warehouse.writes import insert_events, insert_quarantine
+
+
+@beam.typehints.with_output_types(tuple[int, bytes])
+class IngestMessages(beam.DoFn):  # type: ignore[misc]
+    """`Messages` -> (shard, encoded `Delivery`)."""
+
+    def __init__(self, options: StreamOptions, timeline: Timeline) -> None:
+        self._options = options
+        self._timeline = timeline
+
+    def setup(self) -> None:
+        """Open the warehouse once a worker."""
+        self._warehouse = connect_patiently(self._options.warehouse)
+        self._reader = MessageReader(self._options.kafka.topic, self._options.tenant)
+        self._dead = DeadLetters(self._options.kafka, self._options.dead_letters)
+        self._writer = ThreadPoolExecutor(max_workers=1)
+
+    def start_bundle(self) -> None:
+        """A bundle that failed leaves nothing behind."""
+        self._events: list[pa.Table] = []
+        self._refused: list[pa.Table] = []
+        self._stats: list[Stats] = []
+        self._deliveries: list[WindowedValue] = []
+
+    def teardown(self) -> None:
+        """Stop the thread."""
+        self._writer.shutdown()
+
+    def process(self, messages: Messages) -> None:
+        """One batch; what comes of it is handed on when its raw rows are written."""
+        options = self._options
+        mark = WATERMARKS.of(options.job, messages.split, options.disorder_us)
+        by_shard: dict[int, list[Packed]] = {}
+        if messages.values:
+            for shard, packed in self._ingest(messages):
+                by_shard.setdefault(shard, []).append(packed)
+        for shard in range(options.shards) if messages.tick else sorted(by_shard):
+            delivery = Delivery(
+                split=messages.split,
+                splits=options.kafka.splits,
+                sent=messages.now,
+                clock=mark.clock,
+                watermark=mark.at(messages),
+                tick=messages.tick,
+                drained=messages.drained,
+                signature=self._timeline.signature,
+                frames=by_shard.get(shard, []),
+            )
+            at = Timestamp(micros=messages.now)
+            element = WindowedValue((shard, encode(delivery)), at, (GlobalWindow(),))
+            self._deliveries.append(element)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        """Nothing is handed on, or committed, before all raw rows of the bundle are written."""
+        writes: list[Future[None]] = []
+        if self._events:
+            events = pa.concat_tables(self._events)
+            writes.append(self._writer.submit(insert_events, self._warehouse, events))
+        if self._refused:
+            refused = pa.concat_tables(self._refused)
+            insert_quarantine(self._warehouse, refused)
+            self._dead.send(refused)
+        if self._stats:
+            insert_stats(self._warehouse, self._options.tenant, self._stats)
+        for write in writes:
+            write.result()
+        yield from self._deliveries
+
+    def _ingest(self, messages: Messages) -> Iterator[tuple[int, Packed]]:
+        options = self._options
+        raw = self._reader.read(messages)
+        decoded = decode(raw.columns, options.tenant, raw.origins, raw.rows)
+        self._note(messages, raw, decoded)
+        metered = self._timeline.meter(options.tenant, decoded.events, decoded.properties)
+        if metered.events.num_rows:
+            self._events.append(metered.events)
+        refused = (quarantined(raw.bad, options.tenant), decoded.quarantine, metered.quarantine)
+        self._refused += [table for table in refused if table.num_rows]
+        self._stats.append(
+            Stats(
+                origin=self._reader.origin(int(messages.partitions[0])),
+                row=int(messages.offsets[0]),
+                at=messages.now,
+                read=len(messages.values) - raw.foreign,
+                accepted=metered.events.num_rows,
+                quarantined=len(raw.bad) + decoded.quarantine.num_rows + metered.broken,
+            )
+        )
+        for version, slim in metered.frames:
+            for shard, part in _by_shard(slim, options.shards):
+                yield shard, (version, part.height, pack(part))
+
+    def _note(self, messages: Messages, raw: RawMessages, decoded: Decoded) -> None:
+        """Move the watermark by the events that were decoded, and by no others."""
+        if not decoded.events.num_rows:
+            return
+        kept = slice(None) if decoded.kept is None else decoded.kept.to_numpy(zero_copy_only=False)
+        at = decoded.events.column("timestamp").cast(pa.int64()).to_numpy()
+        mark = WATERMARKS.of(self._options.job, messages.split, self._options.disorder_us)
+        mark.update(raw.partitions[kept], at, raw.recorded[kept])
+
+
+def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    if shards == 1:
+        yield 0, slim
+        return
+    numbered = slim.with_columns((pl.col("owner") % shards).alias("shard"))
+    for key, part in numbered.partition_by("shard", as_dict=True, include_key=False).items():
+        yield int(key[0]), part

@@ -1,0 +1,35 @@
+"""What all stages of one stream share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transforms.kafka_client import KafkaSettings
+
+HOUR_US = 3_600_000_000
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """One run of a stream. Times are seconds unless a name says microseconds (`_us`).
+
+    `job` names the run in this process's memory; `shards` is how many keys share the
+    customers. The stream owns a bucket until the watermark passes its end plus
+    `lateness_us`; the watermark stays `disorder_us` behind what was read. Identities are
+    remembered for `horizon_us` of record time, at most `budget` in each shard. With
+    `idle_seconds` the stream gives everything away once it was idle for that long.
+    """
+
+    job: str
+    tenant: str
+    warehouse: str
+    kafka: KafkaSettings
+    shards: int
+    flush_seconds: float = 1.0
+    bundle_seconds: float = 0.25
+    idle_seconds: float | None = None
+    lateness_us: int = 48 * HOUR_US
+    disorder_us: int = 10_000_000
+    horizon_us: int = 72 * HOUR_US
+    budget: int = 50_000_000
+    dead_letters: str | None = None
