@@ -18,7 +18,7 @@ from transforms import progress
 RUNNERS = ("direct",)
 """What runs pipelines that end."""
 
-_LAST_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*): (.*)$")
+_LAST_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Unavailable)): (.*)$")
 _WHILE = re.compile(r"\s*\[while running .*$", re.DOTALL)
 
 

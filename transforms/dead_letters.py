@@ -23,7 +23,7 @@ _HEADERS = ("reason", "field", "detail", "meter", "origin", "origin_row")
 
 def ensure_topic(settings: KafkaSettings, topic: str) -> str | None:
     """The topic, created where it is missing; None where that is not allowed."""
-    admin = AdminClient({**settings.client()}, logger=_LOG)
+    admin = AdminClient({**settings.client(), "log_level": 2}, logger=_LOG)
     try:
         if topic in admin.list_topics(timeout=_TIMEOUT).topics:
             return topic
@@ -41,7 +41,7 @@ class DeadLetters:
         self._topic = topic
         self._producer = None
         if topic is not None:
-            config = {**settings.client(), "acks": "all", "enable.idempotence": True}
+            config = {**settings.client(), "acks": "all", "enable.idempotence": True, "log_level": 2}
             self._producer = Producer(config, logger=_LOG)
 
     def send(self, refused: pa.Table) -> None:

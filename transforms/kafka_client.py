@@ -34,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 _TIMEOUT = 10.0
 _DISCOVERY_SECONDS = 30.0
+_OUTAGE_SECONDS = 30.0
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _OURS = {"bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset"}
 
@@ -283,6 +284,9 @@ def _consumer(settings: KafkaSettings) -> Consumer:
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "auto.offset.reset": "earliest",
+        # librdkafka would write a line for every try to reach a broker that is away.
+        "log_level": 2,
+        "error_cb": _Outages(settings.bootstrap),
     }
     try:
         return Consumer(config, logger=_LOG)
@@ -290,6 +294,19 @@ def _consumer(settings: KafkaSettings) -> Consumer:
         raise ConfigurationError(
             f"Kafka's settings must be valid ({error.args[0].str()})"
         ) from None
+
+
+class _Outages:
+    """Says on the log that a broker is away: once, and again each half minute."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._said = -_OUTAGE_SECONDS
+
+    def __call__(self, error: KafkaError) -> None:
+        if time.monotonic() - self._said >= _OUTAGE_SECONDS:
+            self._said = time.monotonic()
+            _LOG.warning("Kafka at %s: %s; trying again", self._bootstrap, error.str())
 
 
 def _place(message: Message) -> tuple[int, int]:

@@ -36,7 +36,7 @@ class Messages:
     """Messages that one split has read, in the order of each partition.
 
     Times are microseconds, UTC: `recorded` is Kafka's record time, `now` that of the
-    poll. `at_end` names the partitions of the split that were read to their end.
+    poll. `next` has the next offset of each partition. `at_end` names the partitions of the split that were read to their end.
     `tick` asks for a flush; `drained` says that the split has been idle long enough.
     """
 
@@ -47,6 +47,7 @@ class Messages:
     partitions: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
     offsets: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
     recorded: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    next: dict[int, int] = field(default_factory=dict)
     at_end: frozenset[int] = frozenset()
     tick: bool = False
     drained: bool = False

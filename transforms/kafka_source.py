@@ -9,8 +9,10 @@ build a new consumer; and it swallows what `split` raises. Here progress is alwa
 number, and consumers live in the process, across bundles.
 
 The position (the next offset of each partition) is the restriction: what a checkpoint
-keeps. Offsets are committed to the consumer group when the runner has committed the
-bundle. A tick goes out at each flush interval, with messages or without.
+keeps. Offsets are committed to the consumer group by the ingest stage, as soon as the
+raw rows before them are durable; Beam's bundle finalization is not used, as Prism ends
+the job when it asks to finalize a bundle from which all elements were split off. A tick
+goes out at each flush interval, with messages or without.
 """
 
 from __future__ import annotations
@@ -121,6 +123,9 @@ class _Positions(RestrictionProvider):  # type: ignore[misc]
         return None
 
 
+_POSITIONS = _Positions()
+
+
 @dataclass
 class _Open:
     """A consumer and what its split remembers between bundles."""
@@ -131,10 +136,11 @@ class _Open:
 
 
 class _Consumers:
-    """The consumers of this process that no bundle is using."""
+    """The consumers of this process."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], _Open] = {}
+        self._last: dict[tuple[str, int], SplitConsumer] = {}
         self._guard = threading.Lock()
 
     def take(self, job: str, settings: KafkaSettings, split: int, position: Position) -> _Open:
@@ -154,19 +160,22 @@ class _Consumers:
         with self._guard:
             other = self._idle.pop((job, split), None)
             self._idle[job, split] = used
+            self._last[job, split] = used.consumer
         if other is not None:
             other.consumer.close()
 
-    def commit(self, job: str, split: int, position: Position) -> None:
-        """Tell the consumer group how far the split is, by an idle consumer of it."""
+    def commit(self, job: str, split: int, offsets: dict[int, int]) -> None:
+        """Tell the consumer group that everything before these offsets is durable."""
         with self._guard:
-            found = self._idle.get((job, split))
-            if found is not None:
-                found.consumer.commit(dict(position.offsets))
+            found = self._last.get((job, split))
+        if found is not None:
+            found.commit(offsets)
 
     def close(self, job: str) -> None:
         """Close all consumers of a job that has ended."""
         with self._guard:
+            for key in [key for key in self._last if key[0] == job]:
+                del self._last[key]
             closed = [key for key in self._idle if key[0] == job]
             found = [self._idle.pop(key) for key in closed]
         for each in found:
@@ -203,21 +212,18 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
     def process(
         self,
         split: int,
-        finalizer: Any = beam.DoFn.BundleFinalizerParam,
-        tracker: Any = beam.DoFn.RestrictionParam(_Positions()),
+        tracker: Any = beam.DoFn.RestrictionParam(_POSITIONS),
     ) -> Iterator[TimestampedValue]:
         """Read for a while, then leave the rest to a later bundle."""
         position = tracker.current_restriction()
         used = CONSUMERS.take(self._job, self._settings, split, position)
         until = time.monotonic() + self._bundle_seconds
-        reached = position
         try:
             while True:
                 found = read(used, split, self._flush_seconds, self._idle_seconds)
                 position = Position(tuple(sorted(used.consumer.next.items())))
                 if not tracker.try_claim(position):
                     break
-                reached = position
                 if found.values or found.tick:
                     # Runners that sort by time keep the order in which it was read.
                     yield TimestampedValue(found, Timestamp(micros=found.now))
@@ -227,7 +233,6 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
                     break
         finally:
             CONSUMERS.give_back(self._job, split, used)
-        finalizer.register(lambda: CONSUMERS.commit(self._job, split, reached))
 
 
 def read(used: _Open, split: int, flush_seconds: float, idle_seconds: float | None) -> Messages:
@@ -247,6 +252,7 @@ def read(used: _Open, split: int, flush_seconds: float, idle_seconds: float | No
         partitions=np.array([message.partition() for message in messages], dtype=np.int64),
         offsets=np.array([message.offset() for message in messages], dtype=np.int64),
         recorded=np.array([_recorded(message) for message in messages], dtype=np.int64) * 1000,
+        next=dict(used.consumer.next),
         at_end=frozenset(used.consumer.at_end),
         tick=tick,
         drained=idle_seconds is not None and now - used.busy >= idle_seconds,

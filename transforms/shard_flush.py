@@ -22,6 +22,7 @@ from meters.measure import Cells
 from meters.stream_state import Step, slice_of
 from meters.timeline import Timeline
 from meters.usage import INSTANT, usage_rows
+from transforms import progress
 from transforms.batches import unpack
 from transforms.conflicts import Conflicts
 from transforms.deliveries import Delivery
@@ -60,7 +61,8 @@ class ShardWork:
 
     def load(self, number: int, at_least: int = 0) -> Shard:
         """A shard whose state is built from the raw events; takes its buckets over."""
-        shard = Shard(load(self._warehouse, self._options, self.timeline, number, at_least))
+        state = load(self._warehouse, self._options, self.timeline, number, at_least)
+        shard = Shard(state, loaded_at=time.time_ns() // 1000)
         self._progress(number, shard, owned=True)
         return shard
 
@@ -74,6 +76,8 @@ class ShardWork:
         shard.clock = max(shard.clock, delivery.clock)
         shard.drained[split] = delivery.drained
         shard.pending += delivery.frames
+        if delivery.frames and delivery.sent <= shard.loaded_at:
+            shard.counts_duplicates = False
         if shard.pending_rows >= MOST_PENDING:
             return True
         waited = time.monotonic() - shard.flushed_at
@@ -119,12 +123,15 @@ class ShardWork:
         if rows:
             insert_usage(self._warehouse, options.tenant, pl.concat(rows).to_arrow())
         sent = max(shard.sent.values(), default=0)
-        if step.duplicates or step.late.height:
+        duplicates = step.duplicates if shard.counts_duplicates else 0
+        shard.counts_duplicates = True
+        progress.advance("duplicates", duplicates)
+        if duplicates or step.late.height:
             stats = Stats(
                 origin=f"shard/{number}",
                 row=sent,
                 at=sent,
-                duplicate=step.duplicates,
+                duplicate=duplicates,
                 conflict=conflicts.height,
                 late=step.late.height,
             )

@@ -22,7 +22,8 @@ class Shard:
 
     `pending` are deliveries that came since the last flush. `watermarks`, `sent` and
     `drained` are the last word of each split. `logged` counts the rows in the log of
-    partial cells. A shard that was `released` has given its buckets away and loads them
+    partial cells. Events that were sent before `loaded_at` may have been loaded as raw rows,
+    so they tell nothing about duplicates. A shard that was `released` has given its buckets away and loads them
     again before it goes on.
     """
 
@@ -34,6 +35,8 @@ class Shard:
     clock: int = 0
     logged: int = 0
     released: bool = False
+    loaded_at: int = 0
+    counts_duplicates: bool = True
     flushed_at: float = 0.0
     progressed_at: float = 0.0
 

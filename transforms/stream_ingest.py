@@ -5,8 +5,8 @@
                   v         v
               events   quarantine, dead letters
 
-Fused with the source: when the runner commits a bundle, and with it its offsets, every
-message of it is a durable row, of events or of quarantine.
+Fused with the source. An offset is committed to the consumer group when every message
+before it is a durable row, of events or of quarantine; nothing is handed on earlier.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from meters.decode import Decoded, decode
 from meters.timeline import Timeline
+from transforms import progress
 from transforms.batches import pack
 from transforms.connection import connect_patiently
 from transforms.dead_letters import DeadLetters
 from transforms.deliveries import Delivery, Packed, encode
 from transforms.kafka_messages import MessageReader, Messages, RawMessages
+from transforms.kafka_source import CONSUMERS
 from transforms.raw import quarantined
 from transforms.stream_options import StreamOptions
 from transforms.stream_watermarks import WATERMARKS
@@ -56,6 +58,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._refused: list[pa.Table] = []
         self._stats: list[Stats] = []
         self._deliveries: list[WindowedValue] = []
+        self._reached: dict[int, dict[int, int]] = {}
 
     def teardown(self) -> None:
         """Stop the thread."""
@@ -64,6 +67,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
     def process(self, messages: Messages) -> None:
         """One batch; what comes of it is handed on when its raw rows are written."""
         options = self._options
+        self._reached[messages.split] = messages.next
         mark = WATERMARKS.of(options.job, messages.split, options.disorder_us)
         by_shard: dict[int, list[Packed]] = {}
         if messages.values:
@@ -99,6 +103,10 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
             insert_stats(self._warehouse, self._options.tenant, self._stats)
         for write in writes:
             write.result()
+        progress.advance("stored", sum(table.num_rows for table in self._events))
+        progress.advance("quarantined", sum(entry.quarantined for entry in self._stats))
+        for split, offsets in self._reached.items():
+            CONSUMERS.commit(self._options.job, split, offsets)
         yield from self._deliveries
 
     def _ingest(self, messages: Messages) -> Iterator[tuple[int, Packed]]:
@@ -106,6 +114,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         raw = self._reader.read(messages)
         decoded = decode(raw.columns, options.tenant, raw.origins, raw.rows)
         self._note(messages, raw, decoded)
+        progress.advance("read", len(messages.values) - raw.foreign)
         metered = self._timeline.meter(options.tenant, decoded.events, decoded.properties)
         if metered.events.num_rows:
             self._events.append(metered.events)

@@ -55,7 +55,7 @@ _UNSETTLED = f"""
 SELECT DISTINCT external_customer_id, toDateTime64(toStartOfHour(timestamp), 6, 'UTC')
     AS bucket_start, 'restart' AS reason, identity_hash
 FROM events
-WHERE {_MINE} AND stored_at >= {{stored:DateTime('UTC')}} AND timestamp < {_SINCE}
+WHERE {_MINE} AND stored_at >= {{stored:DateTime64(6, 'UTC')}} AND timestamp < {_SINCE}
 """
 
 
@@ -107,7 +107,7 @@ class ShardReader:
 
     def unsettled(self, stored: int, until: int) -> pa.Table:
         """Marks for events before `until` that were stored since `stored`."""
-        moment = from_microseconds(stored).replace(microsecond=0)
+        moment = from_microseconds(stored)
         return self.warehouse.query_arrow(_UNSETTLED, self._with(since=until, stored=moment))
 
     def _with(self, *, since: int, **others: object) -> Parameters:
