@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 Uint64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int64]
 
 SLOT_BYTES = 26
 
@@ -71,6 +72,21 @@ class Identities:
             self._rebuild(2 * len(self._slices), np.ones(len(self._slices), dtype=np.bool_))
         return self._add(keys, np.asarray(slice_number % NUMBERS, dtype=np.int16))
 
+    def find(self, keys: Keys) -> tuple[Bools, Uint64s]:
+        """Which keys are known, and the content that they are known with; adds none."""
+        mask = np.uint64(len(self._slices) - 1)
+        known = np.zeros(len(keys), dtype=np.bool_)
+        content = np.zeros(len(keys), dtype=np.uint64)
+        left = np.arange(len(keys))
+        slots = keys.high & mask
+        while len(left):
+            used, same = self._compare(keys, left, slots)
+            known[left[same]] = True
+            content[left[same]] = self._content[slots[same]]
+            on = used & ~same
+            left, slots = left[on], (slots[on] + np.uint64(1)) & mask
+        return known, content
+
     def forget(self, slices: set[int]) -> int:
         """Forget all identities of these slices; returns how many."""
         gone = np.isin(self._slices, [number % NUMBERS for number in slices])
@@ -105,9 +121,7 @@ class Identities:
         left = np.arange(len(keys))
         slots = keys.high & mask
         while len(left):
-            used = self._slices[slots] != _EMPTY
-            same = used & (self._high[slots] == keys.high[left])
-            same &= self._low[slots] == keys.low[left]
+            used, same = self._compare(keys, left, slots)
             known[left[same]] = True
             content[left[same]] = self._content[slots[same]]
             # Of several new keys that want one slot the last one written has it.
@@ -124,6 +138,13 @@ class Identities:
             left = left[~done]
             slots = (slots[~done] + np.uint64(1)) & mask
         return known, content
+
+    def _compare(self, keys: Keys, left: Places, slots: Uint64s) -> tuple[Bools, Bools]:
+        """Which of the slots are used, and which hold the key that looks there."""
+        used = self._slices[slots] != _EMPTY
+        same = used & (self._high[slots] == keys.high[left])
+        same &= self._low[slots] == keys.low[left]
+        return used, same
 
     def _rebuild(self, capacity: int, keep: Bools) -> None:
         old = self._high, self._low, self._content, self._slices

@@ -113,13 +113,14 @@ class ShardState:
     def recount(self, frames: Sequence[Frame]) -> list[tuple[int, Cells]]:
         """Partial cells of stored events: of copies that count, in hours that are open.
 
-        Their identities must be known already.
+        An event whose identity is not known was stored after the identities were read;
+        it is left out, as it is still on its way to this shard.
         """
         found = []
         for version, slim in frames:
             copies = self._copies(version, slim, 0)
             keys = Keys(*(copies[name].to_numpy() for name in ("high", "identity_low", "content")))
-            known, content = self.identities.add(keys, self.slice)
+            known, content = self.identities.find(keys)
             counts = pl.Series(known & (content == keys.content))
             chosen = copies.filter(counts & (copies["hour_end"] > self.closed_until))["row"]
             measured = self.timeline.measurements[version].measure(slim[chosen])
