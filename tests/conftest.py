@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.services import prism as prism_program
 from tests.services.fetch import Unavailable
+from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
 from warehouse.client import Warehouse
 
@@ -48,7 +49,7 @@ def tenant() -> str:
 
 
 def or_skip(get: Callable[[], Service]) -> Service:
-    """What `get` returns; a service that cannot be had skips the test, or fails where all must run."""
+    """What `get` returns; what cannot be had skips the test, or fails it where all must run."""
     try:
         return get()
     except Unavailable as error:
@@ -70,3 +71,12 @@ def kafka() -> Iterator[Kafka]:
 def prism() -> Path:
     """The program `prism`, Beam's own portable runner."""
     return or_skip(prism_program.path)
+
+
+@pytest.fixture(scope="session")
+def flink_job_server() -> Iterator[JobServer]:
+    """Beam's job server with an embedded Flink for every job."""
+    server = JobServer()
+    or_skip(server.start)
+    yield server
+    server.stop()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 LOCALHOST = "127.0.0.1"
-LINES = 30
+LINES = 60
 # Below what systems give to outgoing connections: while a service is down, no client that
 # tries to reach it can be given its port.
 PORTS = (15_000, 32_000)
