@@ -55,7 +55,7 @@ def run_repair(
     counts = repair_counts(catalog, url, customer=customer, span=span, tenant=tenant, runner=runner)
     if counts["kept_open"]:
         notice(
-            f"{counts['kept_open']} marks stay open: the stream owns usage in their hours; "
+            f"marks that stay open: {counts['kept_open']:,}. The stream owns their hours: "
             "repair again when it has closed them, or stop the stream with a drain"
         )
     tables.show_facts(counts, form)
@@ -109,7 +109,7 @@ def _mark_hours(
 ) -> pl.DataFrame:
     """Find the hours to recompute; returns the marks that stay, since the stream owns theirs."""
     from pipelines.backfill import shards_for
-    from transforms.recompute import mark_split
+    from transforms.recompute import mark_left
 
     shards = shards_for(touched.touched_count(warehouse, tenant, run_id))
     owners = ownership.read_owners(warehouse, tenant)
@@ -117,10 +117,13 @@ def _mark_hours(
     seen = _frame(marks)
     if not owners:
         return seen.clear()
-    split = _frame(touched.split_identities(warehouse, tenant, run_id, shards))
+    left = touched.left_identities(warehouse, tenant, run_id, shards, split=True)
+    split = _frame(left)
     unmarked = split.join(seen, on=_IDENTITY, how="anti")
-    mark_split(warehouse, tenant, unmarked.to_arrow())
+    mark_left(warehouse, tenant, unmarked.to_arrow())
     owned = touched.owned_hours(warehouse, tenant, run_id)
+    if owned.height:
+        notice(f"left to the stream: {owned.height:,} hours of customers, which it owns")
     zones = {entry.id: entry.time_zone for entry in catalog.customers}
     return kept_marks(seen, owned, split, zones)
 

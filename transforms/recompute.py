@@ -6,8 +6,8 @@
 
 A bucket's rows are compared with what is stored: equal ones are not written again,
 changed ones are written above every revision of the bucket, and a key that no longer
-results gets a tombstone (`events` 0). Hours that the stream owns are left alone; an
-identity with copies on both sides is marked dirty.
+results gets a tombstone (`events` 0). Hours that the stream owns are left alone,
+and events that have copies in them are marked dirty.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from warehouse.affected import affected_events
 from warehouse.client import Warehouse
 from warehouse.ownership import mark_dirty, read_owners
 from warehouse.queries import CustomerSpan, usage_rows_for, usage_values_for
-from warehouse.touched import hours_of_run, mark_touched_hours, split_identities
+from warehouse.touched import hours_of_run, left_identities, mark_touched_hours
 
-SPLIT = "split"
-"""The reason of a mark for an identity with copies in hours of both owners."""
+LEFT = "left"
+"""The reason of a mark for an event whose hours, or some of them, were left to the stream."""
 
 HOUR = ["external_customer_id", "hour"]
 
@@ -72,14 +72,14 @@ class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
         owners = read_owners(warehouse, run.tenant)
         mark_touched_hours(warehouse, run.tenant, run.run_id, run.shards, self._catalog, owners)
         if owners:
-            found = split_identities(warehouse, run.tenant, run.run_id, run.shards)
-            mark_split(warehouse, run.tenant, found)
+            found = left_identities(warehouse, run.tenant, run.run_id, run.shards, split=False)
+            mark_left(warehouse, run.tenant, found)
         yield from range(run.shards)
 
 
-def mark_split(warehouse: Warehouse, tenant: str, found: pa.Table) -> None:
-    """Mark what `warehouse.touched.split_identities` has found."""
-    reason = pa.repeat(pa.scalar(SPLIT), found.num_rows)
+def mark_left(warehouse: Warehouse, tenant: str, found: pa.Table) -> None:
+    """Mark what `warehouse.touched.left_identities` has found."""
+    reason = pa.repeat(pa.scalar(LEFT), found.num_rows)
     mark_dirty(warehouse, tenant, found.append_column("reason", reason))
 
 

@@ -45,11 +45,24 @@ class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
+        self._waiting: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
     def process(self, element: tuple[CellKey, Cells]) -> None:
-        """Values first: a usage row never stands without them."""
+        """Gather rows, so that many small families make few inserts."""
         rows, values = usage_rows(self._measurement, element[1])
-        write_usage(self._warehouse, self._tenant, first_revision(rows), first_revision(values))
+        self._waiting.append((first_revision(rows), first_revision(values)))
+        if sum(rows.height + values.height for rows, values in self._waiting) >= INSERT_ROWS:
+            self._flush()
+
+    def finish_bundle(self) -> None:
+        """Write the rest."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            rows, values = (pl.concat(frames) for frames in zip(*self._waiting, strict=True))
+            self._waiting = []
+            write_usage(self._warehouse, self._tenant, rows, values)
 
 
 def write_usage(

@@ -114,7 +114,7 @@ _OWNED_HOURS = f"""
 SELECT {CUSTOMER}, hour, hour_end, owned FROM touched_hours FINAL WHERE {OF_RUN} AND owned = 1
 """
 
-_SPLIT = f"""
+_LEFT = f"""
 SELECT {CUSTOMER}, minIf(hour, owned = 1) AS bucket_start, identity_hash
 FROM (SELECT DISTINCT {CUSTOMER}, identity_hash, {_slot("timestamp")} AS slot FROM ({_TIMES})) AS t
 INNER JOIN (
@@ -129,7 +129,7 @@ INNER JOIN (
 ) AS h USING ({CUSTOMER}, slot)
 WHERE identity_hash != {_ZERO}
 GROUP BY {CUSTOMER}, identity_hash
-HAVING max(owned) = 1 AND min(owned) = 0
+HAVING max(owned) = 1 AND ({{all:UInt8}} = 1 OR min(owned) = 0)
 """
 
 
@@ -232,16 +232,19 @@ def owned_hours(warehouse: Warehouse, tenant: str, run_id: str) -> pl.DataFrame:
     return _frame(warehouse.query_arrow(_OWNED_HOURS, {"tenant": tenant, "run": run_id}))
 
 
-def split_identities(warehouse: Warehouse, tenant: str, run_id: str, shards: int) -> pa.Table:
-    """Touched identities with copies in hours of both owners.
+def left_identities(
+    warehouse: Warehouse, tenant: str, run_id: str, shards: int, *, split: bool
+) -> pa.Table:
+    """Touched identities with a copy in an hour that is left to the stream.
 
-    What a run does on its side may be undone on the other: they are dirty until both
-    sides have one owner. Columns are `external_customer_id`, `bucket_start` (an hour
-    that the stream owns) and `identity_hash`.
+    With `split` only those that have copies in recomputed hours as well: what the run
+    does on its side may be undone on the other. They are dirty until one owner has all
+    their hours. Columns are `external_customer_id`, `bucket_start` (an hour that the
+    stream owns) and `identity_hash`.
     """
-    run: dict[str, Value] = {"tenant": tenant, "run": run_id, "shards": shards}
+    run: dict[str, Value] = {"tenant": tenant, "run": run_id, "shards": shards, "all": not split}
     return pa.concat_tables(
-        [warehouse.query_arrow(_SPLIT, {**run, "shard": shard}) for shard in range(shards)]
+        [warehouse.query_arrow(_LEFT, {**run, "shard": shard}) for shard in range(shards)]
     )
 
 

@@ -63,6 +63,7 @@ class Site:
         write.setup()
         for part in cells:
             write.process(((0, part.family), part))
+        write.finish_bundle()
         assert measurement.catalog is self.catalog
 
     def recompute(self, events: Sequence[Row], shards: int = 1, writers: int = 1) -> Counter[str]:
