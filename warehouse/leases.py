@@ -25,6 +25,7 @@ from meters.errors import WarehouseError, WarehouseUnavailable
 from warehouse.client import Warehouse
 
 LEASE_SECONDS = 60
+RENEW_SECONDS = 15
 WAIT_SECONDS = 120
 
 _PROCESS = uuid.uuid4().hex
@@ -104,7 +105,7 @@ class Lease:
 
     def _renew(self) -> None:
         renewed = time.monotonic()
-        while not self._done.wait(LEASE_SECONDS / 4):
+        while not self._done.wait(RENEW_SECONDS):
             begun = time.monotonic()
             try:
                 self._write(LEASE_SECONDS)
