@@ -54,6 +54,15 @@ class Attribution:
         for each in sorted(catalog.subscriptions, key=_precedence):
             found = self._candidates.setdefault(each.customer, [])
             found.append((each, meters.get(each.plan, frozenset())))
+        self._charged: dict[str, list[str]] = {}
+        for customer in catalog.customers:
+            candidates = self._candidates.get(customer.id, ())
+            for meter in set().union(*(charged for _, charged in candidates)):
+                self._charged.setdefault(meter, []).append(customer.id)
+
+    def charged(self, meter_id: str) -> list[str]:
+        """The customers with a subscription that charges the meter, in the catalog's order."""
+        return self._charged.get(meter_id, [])
 
     def subscription_for(
         self, customer: str, meter_id: str, instant: datetime, explicit: str | None

@@ -109,8 +109,8 @@ class Measurement:
         families: dict[object, Family] = {}
         for index, meter in enumerate(self.catalog.meters):
             segments = [
-                (position, start, until, self._subscriptions[subscription])
-                for customer, position in self._customers.items()
+                (self._customers[customer], start, until, self._subscriptions[subscription])
+                for customer in attribution.charged(meter.id)
                 for start, until, subscription in attribution.segments(customer, meter.id)
                 if subscription is not None
             ]
@@ -278,12 +278,15 @@ class Measurement:
         if shards == 1:
             yield 0, cells
             return
-        for shard in range(shards):
-            mine = pl.col("customer") % shards == shard
-            rows = cells.rows.filter(mine)
-            if rows.height:
-                values = None if cells.values is None else cells.values.filter(mine)
-                yield shard, Cells(cells.family, rows, values)
+        owner = (pl.col("customer") % shards).alias("shard")
+        rows, values = (
+            {}
+            if frame is None
+            else frame.with_columns(owner).partition_by("shard", as_dict=True, include_key=False)
+            for frame in (cells.rows, cells.values)
+        )
+        for key, mine in rows.items():
+            yield int(key[0]), Cells(cells.family, mine, values.get(key))
 
 
 def _values(rows: pl.DataFrame, groups: list[str], meter: Meter, index: int) -> pl.DataFrame:

@@ -22,23 +22,30 @@ from apache_beam.pvalue import AsIter, PCollection
 
 from meters.catalog import Catalog
 from meters.mapping import Mapping
-from transforms.aggregate import AggregateShard, MergeCells
+from transforms.aggregate import AggregateShard
 from transforms.counts import BACKFILL_COUNTS, Counts, SumCounts, WriteJson
 from transforms.ingest import COUNTS, IngestSplits
+from transforms.owned import FindOwnedEvents
+from transforms.recompute import MarkTouchedHours, RecomputeUsage, Run
 from transforms.sources import FileSplit
 from transforms.spill import Spill
-from transforms.usage import (
-    CountRows,
-    MarkTouchedHours,
-    RecomputeShard,
-    ReconcileUsage,
-    WriteFirstRevision,
-)
+from transforms.usage import CountRows, WriteFirstRevision
+from warehouse.ownership import Owners
 
 ROWS_PER_SHARD = 1_000_000
 BYTES_PER_ROW = 64
 """A low guess for compressed files, so that shards become smaller rather than larger."""
 MAX_SHARDS = 256
+
+
+def shards_for(rows: int) -> int:
+    """So many shards that one of about `rows` events fits well in memory."""
+    return max(1, min(MAX_SHARDS, -(-rows // ROWS_PER_SHARD)))
+
+
+def writers_for(shards: int, catalog: Catalog) -> int:
+    """So many shards of customers."""
+    return max(1, min(shards, len(catalog.customers)))
 
 
 @dataclass(frozen=True)
@@ -63,9 +70,8 @@ class Backfill:
 
     @property
     def shards(self) -> int:
-        """How many shards: so many that one fits well in memory."""
-        rows = sum(split.size for split in self.splits) // BYTES_PER_ROW
-        return max(1, min(MAX_SHARDS, -(-rows // ROWS_PER_SHARD)))
+        """How many shards, by a guess of the rows from the size of the files."""
+        return shards_for(sum(split.size for split in self.splits) // BYTES_PER_ROW)
 
     @property
     def writers(self) -> int:
@@ -73,7 +79,7 @@ class Backfill:
 
         As many as shards, since usage grows with the events.
         """
-        return max(1, min(self.shards, len(self.catalog.customers)))
+        return writers_for(self.shards, self.catalog)
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
@@ -116,25 +122,39 @@ class Backfill:
         )
 
     def _recompute(self, pipeline: beam.Pipeline, ready: PCollection, run_id: str) -> None:
-        to = {"tenant": self.tenant, "warehouse": self.warehouse, "run_id": run_id}
-        recompute = RecomputeShard(self.catalog, shards=self.shards, writers=self.writers, **to)
-        cells = (
-            pipeline
-            | "Ready" >> beam.Create([self.shards])
-            | "MarkTouchedHours" >> beam.ParDo(MarkTouchedHours(**to), AsIter(ready))
-            | "Shards" >> beam.FlatMap(lambda shards: list(range(shards)))
-            | "SpreadShards" >> beam.Reshuffle()
-            | "Recompute" >> beam.ParDo(recompute)
-            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self.catalog))
-            | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
-        )
-        every = pipeline | "Writers" >> beam.Create([(n, None) for n in range(self.writers)])
+        run = Run(self.tenant, self.warehouse, run_id, self.shards, self.writers)
         _ = (
-            (cells, every)
-            | "AllWriters" >> beam.Flatten()
-            | "ByCustomers" >> beam.GroupByKey()
-            | "Reconcile"
-            >> beam.ParDo(ReconcileUsage(self.catalog, writers=self.writers, **to), AsIter(ready))
+            pipeline
+            | "Ready" >> beam.Create([None])
+            | "MarkTouchedHours" >> beam.ParDo(MarkTouchedHours(self.catalog, run), AsIter(ready))
+            | "RecomputeUsage" >> RecomputeUsage(self.catalog, run)
+        )
+
+
+@dataclass(frozen=True)
+class FindOwned:
+    """Looks for events that a backfill must refuse, and writes nothing but `summary`.
+
+    That is a JSON list of `transforms.owned.Found`, at most one for each split.
+    """
+
+    splits: Sequence[FileSplit]
+    catalog: Catalog
+    owners: Owners
+    mapping: Mapping
+    span: tuple[int | None, int | None]
+    summary: str
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Compose the pipeline."""
+        find = FindOwnedEvents(self.catalog, self.owners, mapping=self.mapping, span=self.span)
+        _ = (
+            pipeline
+            | "Splits" >> beam.Create(list(self.splits))
+            | "SpreadSplits" >> beam.Reshuffle()
+            | "FindOwned" >> beam.ParDo(find)
+            | "All" >> beam.combiners.ToList()
+            | "Summary" >> beam.ParDo(WriteJson(self.summary))
         )
 
 

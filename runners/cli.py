@@ -176,7 +176,7 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
 
     Options of Beam itself may follow behind `--`.
     """
-    from runners.commands import run_backfill
+    from runners.backfill import run_backfill
 
     run_backfill(catalog_path(catalog), warehouse_url(clickhouse), **options)
 
@@ -252,6 +252,23 @@ def stream(
 
     command = StreamCommand(start=parse_start(start), **options)
     run_stream(catalog_path(catalog), warehouse_url(clickhouse), tenant, command)
+
+
+@cli.command()
+@common
+@click.option("--customer", help="Only this customer.")
+@click.option("--from", "from_time", type=Instant(), help="Recompute everything from this time on.")
+@click.option("--to", "to_time", type=Instant(), help="Recompute everything before this time.")
+@click.option("--runner", default="direct", show_default=True, help="Where the pipeline runs.")
+def repair(catalog: str | None, clickhouse: str | None, **options: Any) -> None:
+    """Recompute usage that is dirty, or a span of it, from the raw events.
+
+    Without --from and --to it resolves every dirty mark. Hours that the stream owns are
+    left alone, and their marks stay.
+    """
+    from runners.repair import run_repair
+
+    run_repair(catalog_path(catalog), warehouse_url(clickhouse), **options)
 
 
 @cli.command()

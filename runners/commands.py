@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
-import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -16,16 +14,14 @@ from billing.builder import quote
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_content, catalog_hash, load_catalog
 from meters.errors import ConfigurationError
-from meters.mapping import Mapping
 from meters.numbers import plain
 from meters.reading import Granularity, UsageCell, read_usage
 from meters.scalars import parse_json
 from meters.timestamps import format_instant
 from meters.usage import from_stored
-from meters.zones import microseconds
 from runners import tables
-from runners.output import Format, notice
-from warehouse import affected, queries, writes
+from runners.output import Format
+from warehouse import queries, writes
 from warehouse.client import Warehouse
 
 Url = tuple[str, bool]
@@ -45,91 +41,6 @@ def run_validate(path: str, form: Format) -> None:
     tables.show_facts(found, form)
 
 
-def run_backfill(
-    path: str,
-    url: Url,
-    *,
-    inputs: Sequence[str],
-    maps: Sequence[str],
-    constants: Sequence[str],
-    time_format: str | None,
-    time_zone: str | None,
-    from_time: datetime | None,
-    to_time: datetime | None,
-    tenant: str,
-    runner: str,
-    beam_options: Sequence[str],
-    form: Format,
-) -> None:
-    """Object storage -> usage rows; prints the counts of the input."""
-    catalog = load_catalog(path)
-    mapping = Mapping.parse(maps, constants, time_format, time_zone)
-    if from_time is not None and to_time is not None and to_time <= from_time:
-        raise ConfigurationError(
-            f"--to must be after --from {format_instant(from_time)} (got {format_instant(to_time)})"
-        )
-    counts = backfill_counts(
-        catalog,
-        url,
-        inputs=inputs,
-        mapping=mapping,
-        tenant=tenant,
-        runner=runner,
-        beam_options=beam_options,
-        span=(from_time, to_time),
-    )
-    tables.show_facts(counts, form)
-
-
-def backfill_counts(
-    catalog: Catalog,
-    url: Url,
-    *,
-    inputs: Sequence[str],
-    mapping: Mapping,
-    tenant: str,
-    runner: str = "direct",
-    beam_options: Sequence[str] = (),
-    span: tuple[datetime | None, datetime | None] = (None, None),
-) -> dict[str, int]:
-    """Run a backfill and return its counts."""
-    from pipelines.backfill import Backfill
-    from runners import launch
-    from transforms.sources import match_files
-
-    options = launch.options(runner, beam_options)
-    splits = match_files(inputs, options)
-    with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
-        remember(warehouse, tenant, catalog)
-        run_id = uuid.uuid4().hex if affected.events_exist(warehouse, tenant) else None
-        spill = Path(folder) / "spill"
-        spill.mkdir()
-        job = Backfill(
-            splits=splits,
-            catalog=catalog,
-            tenant=tenant,
-            warehouse=url[0],
-            mapping=mapping,
-            summary=str(Path(folder) / "summary.json"),
-            span=(_us(span[0]), _us(span[1])),
-            run_id=run_id,
-            spill=str(spill),
-        )
-        files = len({split.path for split in splits})
-        notice(f"reading {files} file{'s' if files > 1 else ''}")
-        try:
-            with (
-                launch.reported(("read", "stored", "quarantined")),
-                warehouse.loading("events", "touched", "usage", "usage_values"),
-            ):
-                launch.run(job.build, options)
-        finally:
-            if run_id is not None:
-                affected.drop_touched(warehouse, tenant, run_id)
-        counts: dict[str, int] = json.loads(Path(job.summary).read_bytes())
-        return counts
-
-
 def run_usage(
     path: str,
     url: Url,
@@ -146,7 +57,7 @@ def run_usage(
 ) -> None:
     """Stored usage, merged and printed."""
     catalog = load_catalog(path)
-    _check_names(catalog, customer=customer, subscription=subscription, meter=meter)
+    check_names(catalog, customer=customer, subscription=subscription, meter=meter)
     _check_groups(catalog, meter, group_by)
     selection: dict[str, Any] = {
         "customer": customer,
@@ -189,7 +100,7 @@ def run_bill(
 ) -> None:
     """Bill every period that ended by `as_of`."""
     catalog = load_catalog(path)
-    _check_names(catalog, customer=customer)
+    check_names(catalog, customer=customer)
     invoices = bill_invoices(
         catalog, url, as_of=as_of, customer=customer, preview=preview, tenant=tenant, runner=runner
     )
@@ -263,17 +174,22 @@ def remember(warehouse: Warehouse, tenant: str, catalog: Catalog) -> None:
     writes.insert_catalog(warehouse, tenant, catalog_hash(catalog), catalog_content(catalog))
 
 
-def _us(instant: datetime | None) -> int | None:
-    return None if instant is None else microseconds(instant)
+def check_span(from_time: datetime | None, to_time: datetime | None) -> None:
+    """Raises ConfigurationError where `--to` is not after `--from`."""
+    if from_time is not None and to_time is not None and to_time <= from_time:
+        raise ConfigurationError(
+            f"--to must be after --from {format_instant(from_time)} (got {format_instant(to_time)})"
+        )
 
 
-def _check_names(
+def check_names(
     catalog: Catalog,
     *,
     customer: str | None = None,
     subscription: str | None = None,
     meter: str | None = None,
 ) -> None:
+    """Raises ConfigurationError for a name that the catalog does not have."""
     for option, name, known in (
         ("--customer", customer, catalog.customers_by_id),
         ("--subscription", subscription, catalog.subscriptions_by_id),

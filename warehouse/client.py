@@ -181,6 +181,11 @@ class Warehouse:
         """How long the text of one parameter may be; see `warehouse.parameters.chunks`."""
         return self._engine.parameter_bytes
 
+    @property
+    def one_process(self) -> bool:
+        """Whether no other process can use the warehouse at the same time."""
+        return self._engine.one_process
+
     def close(self) -> None:
         """Gives the connection back; the object cannot be used afterwards."""
         self._release()

@@ -52,6 +52,7 @@ class EmbeddedEngine:
     """One user of the process-wide engine for the folder `path`."""
 
     parameter_bytes = 1 << 24
+    one_process = True
 
     def __init__(self, path: str, *, create: bool) -> None:
         self._shared: _Process | None = _Process.acquire(path, create=create)

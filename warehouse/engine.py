@@ -29,6 +29,9 @@ class Engine(Protocol):
     parameter_bytes: int
     """How long the text of one parameter may be."""
 
+    one_process: bool
+    """Whether no other process can use the warehouse at the same time."""
+
     def command(self, sql: str, parameters: dict[str, Plain]) -> None:
         """Runs a statement that has no result."""
 

@@ -168,6 +168,7 @@ CREATE TABLE IF NOT EXISTS leases (
     updated_at DateTime64(6, 'UTC')
 ) ENGINE = ReplacingMergeTree(updated_at)
 ORDER BY (tenant_id, resource, holder)
+TTL toDateTime(expires_at) + INTERVAL 7 DAY
 """
 
 _INGEST_STATS = """
@@ -320,12 +321,28 @@ TTL written_at + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1
 """
 
+_TOUCHED_SLOTS = """
+CREATE TABLE IF NOT EXISTS touched_slots (
+    tenant_id String,
+    run_id String,
+    external_customer_id String,
+    slot DateTime64(6, 'UTC'),
+    written_at DateTime('UTC') DEFAULT now('UTC')
+) ENGINE = ReplacingMergeTree
+PARTITION BY (tenant_id, run_id)
+ORDER BY (tenant_id, run_id, external_customer_id, slot)
+TTL written_at + INTERVAL 7 DAY
+SETTINGS ttl_only_drop_parts = 1
+"""
+
 _TOUCHED_HOURS = """
 CREATE TABLE IF NOT EXISTS touched_hours (
     tenant_id String,
     run_id String,
     external_customer_id String,
-    hour DateTime('UTC'),
+    hour DateTime64(6, 'UTC'),
+    hour_end DateTime64(6, 'UTC'),
+    owned UInt8,
     written_at DateTime('UTC') DEFAULT now('UTC')
 ) ENGINE = ReplacingMergeTree
 PARTITION BY (tenant_id, run_id)
@@ -353,6 +370,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             _CREDIT_LEDGER,
             _AUDIT_LOG,
             _TOUCHED,
+            _TOUCHED_SLOTS,
             _TOUCHED_HOURS,
         ),
     ),

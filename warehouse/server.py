@@ -32,6 +32,7 @@ class ServerEngine:
     """A connection pool to one database of a server."""
 
     parameter_bytes = 60_000
+    one_process = False
 
     def __init__(self, address: Server, *, create: bool) -> None:
         # Their warnings hold tracebacks and URLs; what they say is raised as an error as well.

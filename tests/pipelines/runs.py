@@ -7,20 +7,30 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+import pyarrow as pa
+
 from meters.catalog import Catalog
 from meters.mapping import Mapping
+from meters.timestamps import format_instant, parse_timestamp
+from meters.touched import with_hours
 from meters.usage import from_stored
+from meters.zones import microseconds
 from pipelines.backfill import Backfill
 from runners import launch
+from runners.repair import repair_counts
 from tests.generators import Row, write
-from tests.meters.chain import Usage, as_usage
+from tests.meters.chain import Usage, as_usage, decoded
 from transforms.sources import match_files
 from warehouse import affected
 from warehouse.client import Warehouse
+from warehouse.ownership import Progress, dirty_marks, mark_dirty, write_progress
 from warehouse.queries import quarantine_rows, usage_rows, values_of
+from warehouse.writes import insert_events
 
 
 @dataclass
@@ -56,6 +66,48 @@ class Tenant:
         launch.run(job.build, launch.options("direct", options))
         counts: dict[str, int] = json.loads(Path(job.summary).read_text())
         return counts
+
+    def repair(
+        self, customer: str | None = None, span: tuple[datetime, datetime] | None = None
+    ) -> dict[str, int]:
+        """Repair as the command does."""
+        return repair_counts(
+            self.catalog, (self.url, False), tenant=self.name, customer=customer, span=span
+        )
+
+    def store(self, events: Sequence[Row]) -> pa.Table:
+        """Raw rows, as the stream writes them; returns them."""
+        table = decoded(events, f"topic/{uuid.uuid4().hex}").events
+        column = table.schema.get_field_index("tenant_id")
+        table = table.set_column(column, "tenant_id", [[self.name] * table.num_rows])
+        insert_events(self.warehouse, table)
+        return table
+
+    def mark(self, events: pa.Table, reason: str = "late") -> None:
+        """Mark stored events dirty, as the stream does."""
+        frame = pl.DataFrame(
+            pl.from_arrow(events.select(["external_customer_id", "timestamp", "identity_hash"]))
+        )
+        zones = {entry.id: entry.time_zone for entry in self.catalog.customers}
+        marks = (
+            with_hours(frame, "timestamp", zones)
+            .rename({"hour": "bucket_start"})
+            .with_columns(pl.lit(reason).alias("reason"))
+        )
+        mark_dirty(self.warehouse, self.name, marks.to_arrow())
+
+    def own(self, closed_until: str, *, owned: bool = True) -> None:
+        """The stream, with one shard, owns all buckets that end later."""
+        at = microseconds(parse_timestamp(closed_until))
+        write_progress(self.warehouse, self.name, [Progress(1, 0, at, owned)])
+
+    def dirty(self) -> set[tuple[str, str, str]]:
+        """(customer, bucket, reason) of the marks that are open."""
+        rows = dirty_marks(self.warehouse, self.name).to_pylist()
+        return {
+            (row["external_customer_id"], format_instant(row["bucket_start"]), row["reason"])
+            for row in rows
+        }
 
     def file(self, events: Sequence[Row], suffix: str = "jsonl") -> Path:
         """Write events to a new file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ from tests.meters.chain import (
 )
 from transforms import usage as usage_module
 from transforms.aggregate import MergeCells
-from transforms.usage import CountRows, RecomputeShard, ReconcileUsage, WriteFirstRevision
-from warehouse.affected import mark_touched_hours
+from transforms.recompute import MarkTouchedHours, RecomputeShard, ReconcileUsage, Run
+from transforms.usage import CountRows, WriteFirstRevision
 from warehouse.client import Warehouse
 from warehouse.queries import usage_rows, values_of
 from warehouse.writes import insert_events, insert_touched
@@ -62,26 +63,30 @@ class Site:
         write.setup()
         for part in cells:
             write.process(((0, part.family), part))
+        write.finish_bundle()
         assert measurement.catalog is self.catalog
 
-    def recompute(self, events: Sequence[Row], shards: int = 1, writers: int = 1) -> None:
-        """Store events and recompute what they touch, as a later run does."""
+    def recompute(self, events: Sequence[Row], shards: int = 1, writers: int = 1) -> Counter[str]:
+        """Store events and recompute what they touch, as a later run does; what was written."""
         run = uuid.uuid4().hex
         insert_touched(self.warehouse, self.tenant, run, self.store(events))
-        mark_touched_hours(self.warehouse, self.tenant, run, shards)
-        to = {"tenant": self.tenant, "warehouse": self.url, "run_id": run, "writers": writers}
-        fn = RecomputeShard(self.catalog, shards=shards, **to)
+        to = Run(self.tenant, self.url, run, shards, writers)
+        numbers = list(MarkTouchedHours(self.catalog, to).process(None, None))
+        fn = RecomputeShard(self.catalog, to)
         fn.setup()
         keyed: dict[tuple[int, int], list[Cells]] = {}
-        for shard in range(shards):
+        for shard in numbers:
             for key, cells in fn.process(shard):
                 keyed.setdefault(key, []).append(cells)
         merge = MergeCells(self.catalog)
-        reconcile = ReconcileUsage(self.catalog, **to)
+        written: Counter[str] = Counter()
+        reconcile = ReconcileUsage(self.catalog, to)
         reconcile.setup()
         for writer in range(writers):
             mine = [merge.extract_output(parts) for key, parts in keyed.items() if key[0] == writer]
-            reconcile.process((writer, [*mine, None]))
+            for counts in reconcile.process((writer, [*mine, None])):
+                written.update(counts)
+        return written
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame]:
         rows = from_stored(usage_rows(self.warehouse, self.tenant))

@@ -12,20 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meters.catalog import Catalog
 from meters.errors import WarehouseError
 from tests.warehouse.rows import INSTANT, T0, digest, event, events, hour
-from warehouse.affected import (
-    affected_events,
-    copies_of,
-    drop_touched,
-    events_exist,
-    mark_touched_hours,
-    touched_times,
-)
+from warehouse.affected import affected_count, affected_events, copies_of, events_exist
 from warehouse.client import Warehouse
+from warehouse.touched import drop_touched, hours_of_run, mark_touched_hours
 from warehouse.writes import insert_events, insert_touched
 
-HOUR = timedelta(hours=1)
+CATALOG = Catalog.model_validate({"customers": [{"id": "a"}, {"id": "b"}]})
 
 
 @dataclass(frozen=True)
@@ -90,10 +85,7 @@ def expected_events(stored: list[Copy], touched: list[Copy]) -> set[tuple[object
     """(content, first arrival) of every affected event, by the words of the definition."""
     identities = {copy.identity for copy in touched}
     hours = {
-        (copy.customer, floor(copy.timestamp) + step * HOUR)
-        for copy in stored
-        if copy.identity in identities
-        for step in (-1, 0, 1)
+        (copy.customer, floor(copy.timestamp)) for copy in stored if copy.identity in identities
     }
     affected = {copy.identity for copy in stored if (copy.customer, floor(copy.timestamp)) in hours}
     firsts: dict[tuple[object, ...], int] = {}
@@ -148,15 +140,16 @@ def test_affected_events_are_those_of_the_model(
         insert_events(warehouse, events([copy.row(tenant) for copy in part]))
     insert_touched(warehouse, tenant, "r1", touched_table(run))
     insert_touched(warehouse, tenant, "r2", touched_table(before))
-    mark_touched_hours(warehouse, tenant, "r1", shards)
+    mark_touched_hours(warehouse, tenant, "r1", shards, CATALOG)
     found = found_events(warehouse, tenant, "r1", shards)
     assert len(found) == len(set(found))
     assert set(found) == expected_events(before + run, run)
     touched = {copy.identity for copy in run}
-    times = touched_times(warehouse, tenant, "r1", shards)
-    assert {(row["external_customer_id"], row["timestamp"]) for row in times.to_pylist()} == {
-        (copy.customer, copy.timestamp) for copy in before + run if copy.identity in touched
+    hours = hours_of_run(warehouse, tenant, "r1", ["a", "b"])
+    assert {(row["external_customer_id"], row["hour"]) for row in hours.to_dicts()} == {
+        (copy.customer, floor(copy.timestamp)) for copy in before + run if copy.identity in touched
     }
+    assert affected_count(warehouse, tenant, "r1") <= len(before + run)
 
 
 def test_an_old_copy_at_another_time_brings_its_own_hours_in(
@@ -168,15 +161,13 @@ def test_an_old_copy_at_another_time_brings_its_own_hours_in(
     again = Copy("a", "e1", 10 * 60, 0, 1)
     insert_events(warehouse, events([c.row(tenant) for c in (old, neighbour, far, again)]))
     insert_touched(warehouse, tenant, "r", touched_table([again]))
-    mark_touched_hours(warehouse, tenant, "r", 1)
+    mark_touched_hours(warehouse, tenant, "r", 1, CATALOG)
     found = {row[1] for row in found_events(warehouse, tenant, "r", 1)}
     assert found == {"e1", "e2"}
 
 
-def test_the_hour_before_and_the_hour_after_are_touched_and_no_more(
-    warehouse: Warehouse, tenant: str
-) -> None:
-    rows = [event(tenant, f"e{h}", timestamp=hour(h)) for h in (0, 1, 2, 3, 3.99, 4)]
+def test_the_hour_itself_is_touched_and_no_more(warehouse: Warehouse, tenant: str) -> None:
+    rows = [event(tenant, f"e{h}", timestamp=hour(h)) for h in (0, 1, 1.99, 2, 2.99, 3)]
     insert_events(warehouse, events(rows))
     touched = pa.table(
         {
@@ -186,16 +177,16 @@ def test_the_hour_before_and_the_hour_after_are_touched_and_no_more(
         }
     )
     insert_touched(warehouse, tenant, "r", touched)
-    mark_touched_hours(warehouse, tenant, "r", 1)
+    mark_touched_hours(warehouse, tenant, "r", 1, CATALOG)
     found = pa.Table.from_batches(affected_events(warehouse, tenant, "r", 0, 1))
-    assert sorted(found["event_id"].to_pylist()) == ["e1", "e2", "e3", "e3.99"]
+    assert sorted(found["event_id"].to_pylist()) == ["e2", "e2.99"]
 
 
 def test_affected_events_have_the_columns_of_an_event(warehouse: Warehouse, tenant: str) -> None:
     row = event(tenant, external_subscription_id="s", source=None)
     insert_events(warehouse, events([row]))
     insert_touched(warehouse, tenant, "r", touched_table([Copy("acme", "e1", 0, 0, 0)]))
-    mark_touched_hours(warehouse, tenant, "r", 1)
+    mark_touched_hours(warehouse, tenant, "r", 1, CATALOG)
     found = pa.Table.from_batches(affected_events(warehouse, tenant, "r", 0, 1)).to_pylist()
     assert found == [row]
 
@@ -208,9 +199,9 @@ def test_hours_must_be_marked_first(warehouse: Warehouse, tenant: str) -> None:
 
 def test_a_run_that_touched_nothing_affects_nothing(warehouse: Warehouse, tenant: str) -> None:
     insert_events(warehouse, events([event(tenant)]))
-    mark_touched_hours(warehouse, tenant, "r", 2)
+    mark_touched_hours(warehouse, tenant, "r", 2, CATALOG)
     assert list(affected_events(warehouse, tenant, "r", 0, 2)) == []
-    assert touched_times(warehouse, tenant, "r", 2).num_rows == 0
+    assert hours_of_run(warehouse, tenant, "r", ["acme"]).is_empty()
 
 
 def test_marking_twice_and_touching_twice_changes_nothing(
@@ -220,7 +211,7 @@ def test_marking_twice_and_touching_twice_changes_nothing(
     insert_events(warehouse, events([copy.row(tenant) for copy in stored]))
     for _ in range(2):
         insert_touched(warehouse, tenant, "r", touched_table(stored[:1]))
-        mark_touched_hours(warehouse, tenant, "r", 3)
+        mark_touched_hours(warehouse, tenant, "r", 3, CATALOG)
     found = found_events(warehouse, tenant, "r", 2)
     assert len(found) == len(set(found))
     assert set(found) == expected_events(stored, stored[:1])
@@ -231,7 +222,7 @@ def test_dropping_a_run_leaves_others(warehouse: Warehouse, tenant: str) -> None
     insert_events(warehouse, events([copy.row(tenant)]))
     for run in ("r1", "it's \\ r2"):
         insert_touched(warehouse, tenant, run, touched_table([copy]))
-        mark_touched_hours(warehouse, tenant, run, 1)
+        mark_touched_hours(warehouse, tenant, run, 1, CATALOG)
     drop_touched(warehouse, tenant, "it's \\ r2")
     drop_touched(warehouse, tenant, "it's \\ r2")
     assert list(affected_events(warehouse, tenant, "it's \\ r2", 0, 1)) == []

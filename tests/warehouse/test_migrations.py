@@ -74,6 +74,7 @@ def test_all_tables_are_there_from_the_first_migration_on(elsewhere: Elsewhere) 
         "schema_migrations",
         "touched",
         "touched_hours",
+        "touched_slots",
         "usage",
         "usage_values",
     ]
@@ -97,7 +98,7 @@ def test_a_start_that_was_cut_off_is_finished_by_the_next(
     with pytest.raises(KeyboardInterrupt):
         migrate(elsewhere)
     assert migrate(elsewhere) == [1]
-    assert len(elsewhere.tables()) == 16
+    assert len(elsewhere.tables()) == 17
     assert migrate(elsewhere) == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from meters.catalog import Catalog
 from tests.warehouse.rows import (
     INSTANT,
     digest,
@@ -24,10 +25,7 @@ from tests.warehouse.test_writes import quarantine_table, refused
 from warehouse.affected import (
     affected_events,
     copies_of,
-    drop_touched,
     events_exist,
-    mark_touched_hours,
-    touched_times,
 )
 from warehouse.client import Warehouse
 from warehouse.invoices import invoice_lines, list_invoices, read_invoices, write_invoices
@@ -42,6 +40,7 @@ from warehouse.queries import (
     usage_values_for,
     values_of,
 )
+from warehouse.touched import drop_touched, hours_of_run, mark_touched_hours
 from warehouse.writes import (
     insert_catalog,
     insert_events,
@@ -64,7 +63,7 @@ def fill(warehouse: Warehouse, tenant: str) -> None:
         "timestamp": pa.array([hour(0)], INSTANT),
     }
     insert_touched(warehouse, tenant, "run", pa.table(touched))
-    mark_touched_hours(warehouse, tenant, "run", 1)
+    mark_touched_hours(warehouse, tenant, "run", 1, Catalog.model_validate({}))
     insert_usage_values(warehouse, tenant, values_table(value(size % 256)))
     insert_usage(warehouse, tenant, usage_table(usage(events=size, sum=Decimal(size))))
     insert_quarantine(warehouse, quarantine_table(refused(tenant, payload=tenant)))
@@ -80,7 +79,7 @@ def seen(warehouse: Warehouse, tenant: str) -> dict[str, Any]:
         "events": events_exist(warehouse, tenant),
         "copies": copies_of(warehouse, tenant, identities)["properties"].to_pylist(),
         "affected": [row["properties"] for batch in batches for row in batch.to_pylist()],
-        "touched": touched_times(warehouse, tenant, "run").num_rows,
+        "touched": hours_of_run(warehouse, tenant, "run", ["acme"]).height,
         "rows": usage_rows(warehouse, tenant)["events"].to_pylist(),
         "rows_for": usage_rows_for(warehouse, tenant, SPANS)["events"].to_pylist(),
         "values": values_of(warehouse, tenant)["value_hash"].to_pylist(),
@@ -151,7 +150,7 @@ def test_each_tenant_sees_its_own_rows_alone(warehouse: Warehouse, tenant: str) 
         assert seen(warehouse, name) == alone(name)
     assert seen(warehouse, tenant + "y") == NOTHING
     drop_touched(warehouse, tenants[0], "run")
-    assert touched_times(warehouse, tenants[1], "run").num_rows == 1
+    assert hours_of_run(warehouse, tenants[1], "run", ["acme"]).height == 1
 
 
 @pytest.mark.parametrize(

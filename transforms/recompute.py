@@ -1,0 +1,224 @@
+"""Recomputation: the hours that a run touched, from all raw events.
+
+    shards --> affected events --> deduplicate, measure --> by customer --> compare
+                     |                                                        |
+                 conflicts                                    changed rows, tombstones
+
+A bucket's rows are compared with what is stored: equal ones are not written again,
+changed ones are written above every revision of the bucket, and a key that no longer
+results gets a tombstone (`events` 0). Hours that the stream owns are left alone,
+and events that have copies in them are marked dirty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+import polars as pl
+import pyarrow as pa
+from apache_beam.pvalue import PCollection
+
+from meters.catalog import Catalog
+from meters.deduplicate import deduplicate
+from meters.measure import Cells, Measurement
+from meters.projection import Projection
+from meters.revisions import changes
+from meters.touched import with_hours
+from meters.usage import USAGE, USAGE_VALUES, from_stored, usage_rows
+from transforms.aggregate import CellKey, MergeCells
+from transforms.conflicts import Conflicts
+from transforms.connection import connect
+from transforms.counts import Counts
+from transforms.usage import write_usage
+from warehouse.affected import affected_events
+from warehouse.client import Warehouse
+from warehouse.ownership import mark_dirty, read_owners
+from warehouse.queries import CustomerSpan, usage_rows_for, usage_values_for
+from warehouse.touched import hours_of_run, left_identities, mark_touched_hours
+
+LEFT = "left"
+"""The reason of a mark for an event whose hours, or some of them, were left to the stream."""
+
+HOUR = ["external_customer_id", "hour"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has touched identities: whose, where, and into how many parts it is cut.
+
+    Events are cut into `shards` by identity; one of `writers` writes all rows of a
+    customer.
+    """
+
+    tenant: str
+    warehouse: str
+    run_id: str
+    shards: int
+    writers: int
+
+
+class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
+    """Once all raw rows of the run are stored: note which hours it touched."""
+
+    def __init__(self, catalog: Catalog, run: Run) -> None:
+        self._catalog = catalog
+        self._run = run
+
+    def process(self, _: object, _ready: object) -> Iterator[int]:
+        """Hand on the number of each shard when they may be read."""
+        run, warehouse = self._run, connect(self._run.warehouse)
+        owners = read_owners(warehouse, run.tenant)
+        mark_touched_hours(warehouse, run.tenant, run.run_id, run.shards, self._catalog, owners)
+        if owners:
+            found = left_identities(warehouse, run.tenant, run.run_id, run.shards, split=False)
+            mark_left(warehouse, run.tenant, found)
+        yield from range(run.shards)
+
+
+def mark_left(warehouse: Warehouse, tenant: str, found: pa.Table) -> None:
+    """Mark what `warehouse.touched.left_identities` has found."""
+    reason = pa.repeat(pa.scalar(LEFT), found.num_rows)
+    mark_dirty(warehouse, tenant, found.append_column("reason", reason))
+
+
+@beam.typehints.with_output_types(Counts)
+class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
+    """Numbers of the shards of a run whose hours are marked -> `Counts` of what was written.
+
+    `rows` were changed or new, `tombstones` are keys that no longer result, `customers`
+    had touched hours.
+    """
+
+    def __init__(self, catalog: Catalog, run: Run) -> None:
+        super().__init__()
+        self._catalog = catalog
+        self._run = run
+
+    def expand(self, numbers: PCollection) -> PCollection:
+        """All cells of a writer meet, also none, before it compares."""
+        recompute = RecomputeShard(self._catalog, self._run)
+        cells = (
+            numbers
+            | "SpreadShards" >> beam.Reshuffle()
+            | "Recompute" >> beam.ParDo(recompute)
+            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self._catalog))
+            | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
+        )
+        every = numbers.pipeline | "Writers" >> beam.Create(
+            [(n, None) for n in range(self._run.writers)]
+        )
+        return (
+            (cells, every)
+            | "AllWriters" >> beam.Flatten()
+            | "ByCustomers" >> beam.GroupByKey()
+            | "Reconcile" >> beam.ParDo(ReconcileUsage(self._catalog, self._run))
+        )
+
+
+@beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
+class RecomputeShard(beam.DoFn):  # type: ignore[misc]
+    """Shard number -> cells of all buckets that the run touched, from the raw events.
+
+    Conflicts with copies that earlier runs stored go to quarantine.
+    """
+
+    def __init__(self, catalog: Catalog, run: Run) -> None:
+        self._catalog = catalog
+        self._run = run
+
+    def setup(self) -> None:
+        """Open the warehouse and prepare the meters once a worker."""
+        self._warehouse = connect(self._run.warehouse)
+        self._projection = Projection(self._catalog)
+        self._measurement = Measurement(self._catalog)
+        self._conflicts = Conflicts(self._warehouse, self._run.tenant)
+
+    def process(self, shard: int) -> Iterator[tuple[CellKey, Cells]]:
+        """All stored copies of this shard's identities, deduplicated and measured."""
+        batches = affected_events(
+            self._warehouse,
+            self._run.tenant,
+            self._run.run_id,
+            shard=shard,
+            shards=self._run.shards,
+        )
+        frames = [
+            self._projection.project(pa.Table.from_batches([batch]), report=False).slim
+            for batch in batches
+        ]
+        if not frames:
+            return
+        unique = deduplicate(pl.concat(frames))
+        self._conflicts.quarantine(unique, self._catalog)
+        measured = self._measurement.measure(unique.events)
+        for cells in measured.cells:
+            for writer, part in self._measurement.split(cells, self._run.writers):
+                yield (writer, cells.family), part
+
+
+class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
+    """(writer, merged cells of all families) -> changed rows and tombstones.
+
+    Only whole local hours that the run touched are compared: exactly for those the
+    recomputation has seen every event. Emits `Counts`, as `RecomputeUsage` does.
+    """
+
+    def __init__(self, catalog: Catalog, run: Run) -> None:
+        self._catalog = catalog
+        self._run = run
+
+    def setup(self) -> None:
+        """Open the warehouse and prepare the meters once a worker."""
+        self._warehouse = connect(self._run.warehouse)
+        self._measurement = Measurement(self._catalog)
+        self._zones = {c.id: c.time_zone for c in self._catalog.customers}
+
+    def process(self, element: tuple[int, Iterable[Cells | None]]) -> Iterator[Counts]:
+        """Compare and write one shard of customers."""
+        writer, found = element
+        hours = self._hours(writer)
+        if hours.is_empty():
+            return
+        made = [usage_rows(self._measurement, cells) for cells in found if cells is not None]
+        rows = self._touched(pl.concat([USAGE.to_frame(), *(rows for rows, _ in made)]), hours)
+        values = self._touched(
+            pl.concat([USAGE_VALUES.to_frame(), *(values for _, values in made)]), hours
+        )
+        stored = self._stored(hours)
+        kept = self._values(hours)
+        changed, changed_values = changes(rows, values, stored, kept)
+        write_usage(self._warehouse, self._run.tenant, changed, changed_values)
+        kept_rows = changed.filter(pl.col("events") > 0).height
+        yield {
+            "rows": kept_rows,
+            "tombstones": changed.height - kept_rows,
+            "customers": hours["external_customer_id"].n_unique(),
+        }
+
+    def _hours(self, writer: int) -> pl.DataFrame:
+        mine = [
+            customer.id
+            for position, customer in enumerate(self._catalog.customers)
+            if position % self._run.writers == writer
+        ]
+        return hours_of_run(self._warehouse, self._run.tenant, self._run.run_id, mine)
+
+    def _touched(self, frame: pl.DataFrame, hours: pl.DataFrame) -> pl.DataFrame:
+        located = with_hours(frame, "bucket_start", self._zones)
+        return located.join(hours.select(HOUR), on=HOUR, how="semi").drop("hour", "hour_end")
+
+    def _stored(self, hours: pl.DataFrame) -> pl.DataFrame:
+        table = usage_rows_for(self._warehouse, self._run.tenant, _spans(hours))
+        meters = [meter.id for meter in self._catalog.meters]
+        frame = from_stored(table).filter(pl.col("meter").is_in(meters))
+        return self._touched(frame, hours)
+
+    def _values(self, hours: pl.DataFrame) -> pl.DataFrame:
+        table = usage_values_for(self._warehouse, self._run.tenant, _spans(hours))
+        return self._touched(from_stored(table), hours)
+
+
+def _spans(hours: pl.DataFrame) -> list[CustomerSpan]:
+    return list(hours.select(*HOUR, "hour_end").iter_rows())
