@@ -121,18 +121,15 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
         events = self._within(decoded.events)
-        texts = decoded.properties if events.num_rows == len(decoded.properties) else None
-        projected = self._projection.project(events, texts)
-        if projected.valid is not None:
-            events = events.filter(projected.valid)
-        outside = decoded.events.num_rows - events.num_rows - projected.broken.num_rows
+        outside = decoded.events.num_rows - events.num_rows
+        projected = self._projection.project(events, None if outside else decoded.properties)
         refused = pa.concat_tables(
             [_bad_rows(batch.bad, self._tenant), decoded.quarantine, projected.broken]
         )
         return _Prepared(
             read=batch.columns.num_rows + len(batch.bad) - outside,
             refused=refused.num_rows,
-            events=events,
+            events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
             slim=[
                 (shard, (part.height, self._spill.put(pack(part))))
