@@ -29,6 +29,7 @@ from meters.event import QUARANTINE_SCHEMA
 from meters.mapping import Mapping
 from meters.projection import Projection
 from transforms import progress
+from transforms.background import Background
 from transforms.batches import pack
 from transforms.connection import connect
 from transforms.sources import BadRow, FileSplit, RawBatch, read_split
@@ -90,14 +91,13 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._projection = Projection(self._catalog)
         self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
-        self._writer = ThreadPoolExecutor(max_workers=1)
-        self._pending: list[Future[None]] = []
+        self._writer = Background()
         self._buffer: list[pa.Table] = []
 
     def teardown(self) -> None:
         """Stop the threads."""
         self._preparing.shutdown()
-        self._writer.shutdown()
+        self._writer.close()
 
     def process(self, split: FileSplit) -> Iterator[object]:
         """Read one split."""
@@ -116,7 +116,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
     def finish_bundle(self) -> None:
         """Nothing is passed on before all raw rows of the bundle are written."""
         self._flush()
-        self._wait(0)
+        self._writer.finish()
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
@@ -151,7 +151,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
 
     def _quarantine(self, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._submit(lambda: insert_quarantine(self._warehouse, rows))
+            self._writer.submit(lambda: insert_quarantine(self._warehouse, rows))
 
     def _store(self, events: pa.Table) -> None:
         if events.num_rows:
@@ -171,15 +171,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
                 insert_touched(self._warehouse, self._tenant, self._run_id, events)
             progress.advance("stored", events.num_rows)
 
-        self._submit(write)
-
-    def _submit(self, write: object) -> None:
-        self._wait(1)
-        self._pending.append(self._writer.submit(write))  # type: ignore[arg-type]
-
-    def _wait(self, left: int) -> None:
-        while len(self._pending) > left:
-            self._pending.pop(0).result()
+        self._writer.submit(write)
 
 
 def _ahead(

@@ -22,6 +22,7 @@ from meters.projection import Projection
 from meters.revisions import changes, first_revision
 from meters.usage import INSTANT, USAGE, USAGE_VALUES, from_stored, usage_rows
 from transforms.aggregate import CellKey
+from transforms.background import Background
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.counts import Counts
@@ -49,7 +50,10 @@ class CountRows(beam.DoFn):  # type: ignore[misc]
 
 
 class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
-    """Merged cells -> usage rows at revision 1, where there was nothing before."""
+    """Merged cells -> usage rows at revision 1, where there was nothing before.
+
+    Rows are written while the next shard is aggregated; the bundle ends when all are.
+    """
 
     def __init__(self, catalog: Catalog, *, tenant: str, warehouse: str) -> None:
         self._catalog = catalog
@@ -60,10 +64,22 @@ class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
+        self._writer = Background()
+
+    def teardown(self) -> None:
+        """Stop the thread."""
+        self._writer.close()
 
     def process(self, element: tuple[CellKey, Cells]) -> None:
         """Values first: a usage row never stands without them."""
-        rows, values = usage_rows(self._measurement, element[1])
+        self._writer.submit(lambda: self._first(element[1]))
+
+    def finish_bundle(self) -> None:
+        """All rows are written."""
+        self._writer.finish()
+
+    def _first(self, cells: Cells) -> None:
+        rows, values = usage_rows(self._measurement, cells)
         _write(self._warehouse, self._tenant, first_revision(rows), first_revision(values))
 
 
