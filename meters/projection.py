@@ -42,6 +42,7 @@ from meters.property_columns import (
     parse_raw_number,
 )
 from meters.scalars import canonical_scalar, parse_json
+from meters.texts import one_chunk
 
 NOT_SCALAR = "a string, a number, true, false or null"
 
@@ -104,20 +105,12 @@ class Projection:
     def __setstate__(self, catalog: Catalog) -> None:
         self.__init__(catalog)  # type: ignore[misc]
 
-    def project(
-        self, events: pa.Table, texts: list[bytes] | None = None, *, report: bool = True
-    ) -> Projected:
-        """Project one batch of `EVENT_SCHEMA`.
-
-        `texts` are its properties, where they are at hand already. With `report` off
-        nothing goes to quarantine.
-        """
-        if texts is None:
-            texts = events.column("properties").cast(pa.binary()).to_pylist()
-        raws, bad = self._properties.read(texts)
+    def project(self, events: pa.Table, *, report: bool = True) -> Projected:
+        """Project one batch of `EVENT_SCHEMA`; with `report` off nothing goes to quarantine."""
+        raws, bad = self._properties.read(one_chunk(events.column("properties")))
         broken = QUARANTINE_SCHEMA.empty_table()
         if bad:
-            mask = np.ones(len(texts), dtype=bool)
+            mask = np.ones(events.num_rows, dtype=bool)
             mask[list(bad)] = False
             broken = self._broken(events, bad)
             events = events.filter(pa.array(mask)).combine_chunks()
@@ -324,7 +317,7 @@ def _int64(events: pa.Table, name: str) -> pl.Series:
 
 def _words(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     """A column of 16-byte hashes as two columns of big-endian words."""
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    array = one_chunk(column)
     raw = np.frombuffer(array.buffers()[1], dtype=">u8")
     words = raw[array.offset * 2 : (array.offset + len(array)) * 2].astype(np.uint64)
     return words.reshape(-1, 2)

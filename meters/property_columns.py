@@ -23,6 +23,7 @@ from meters.errors import Rejected
 from meters.event import hash128
 from meters.numbers import parse_number
 from meters.scalars import canonical_scalar, parse_json
+from meters.texts import pieces
 
 NO_SCALAR = "!"
 """Stands for a composite value: no JSON text equals it, so it meets no scalar."""
@@ -30,9 +31,6 @@ NO_SCALAR = "!"
 _NOTHING = msgspec.Raw(b"")
 _END = b"\x1e"
 """Ends each text: JSON has no control character but white space outside its escapes."""
-
-_AT_ONCE = 256
-"""Texts that are parsed and cut apart while they are in the processor's cache."""
 
 _PLAIN_NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,12})?$"
 _CANONICAL = r'^(?:"[^"\\]*"|-?[1-9][0-9]{0,29}|0|true|false)$'
@@ -56,7 +54,7 @@ class PropertyColumns:
         if any(_encodable(name) is None for name in names):
             self._decode = _any_names(shape, slots)
 
-    def read(self, texts: list[bytes]) -> tuple[dict[str, pl.Series], dict[int, str]]:
+    def read(self, texts: pa.StringArray) -> tuple[dict[str, pl.Series], dict[int, str]]:
         """The JSON texts of each property, and the cause for each text that is no object.
 
         A property that is missing is the empty text. The columns leave out the texts
@@ -64,8 +62,10 @@ class PropertyColumns:
         """
         parts: dict[str, list[bytes]] = {name: [] for name in self._getters}
         bad: dict[int, str] = {}
-        for start in range(0, len(texts), _AT_ONCE):
-            rows = self._parse(texts[start : start + _AT_ONCE], start, bad)
+        start = 0
+        for piece in pieces(texts):
+            rows = self._parse(piece, start, bad)
+            start += len(piece)
             if rows:
                 for name, getter in self._getters.items():
                     parts[name].append(_END.join(map(getter, rows)))

@@ -122,7 +122,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
         events = self._within(decoded.events)
         outside = decoded.events.num_rows - events.num_rows
-        projected = self._projection.project(events, None if outside else decoded.properties)
+        projected = self._projection.project(events)
         refused = pa.concat_tables(
             [_bad_rows(batch.bad, self._tenant), decoded.quarantine, projected.broken]
         )
