@@ -9,6 +9,7 @@ the others become `EVENT_SCHEMA`. That the properties are a JSON object is found
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from meters.event import (
     hash128,
 )
 from meters.scalars import is_json
+from meters.texts import one_chunk, pieces
 from meters.zones import microseconds
 
 IDS = ("event_id", "event_name", "external_customer_id")
@@ -46,12 +48,10 @@ _RANGE = "in the years 1970 to 2299, an event's at most 24 h after it was ingest
 class Decoded:
     """The events of one batch and the rows that were refused.
 
-    `properties` are the texts of the events' properties, which later steps parse. `kept`
-    says which of the raw rows are events; None: all of them.
+    `kept` says which of the raw rows are events; None: all of them.
     """
 
     events: pa.Table
-    properties: list[bytes]
     quarantine: pa.Table
     kept: pa.Array | None = None
 
@@ -129,7 +129,7 @@ def _events(
     texts = _strings(raw, "properties")
     if texts.null_count:
         texts = pc.fill_null(texts, "{}")
-    properties: list[bytes] = texts.cast(pa.binary()).to_pylist()
+    ids = _strings(raw, "event_id")
     seeds = _seeds(raw, frame["timestamp"])
     columns = {
         "tenant_id": pa.repeat(pa.scalar(tenant, pa.string()), size),
@@ -138,16 +138,15 @@ def _events(
         "properties": texts,
         "origin": origins,
         "origin_row": rows,
-        "identity_hash": _hashes(hash128(_strings(raw, "event_id").cast(pa.binary()).to_pylist())),
-        "content_hash": _hashes(content_hashes(seeds.tolist(), properties)),
+        "identity_hash": _hashes(hash128(chain.from_iterable(pieces(ids)))),
+        "content_hash": _hashes(content_hashes(seeds.tolist(), chain.from_iterable(pieces(texts)))),
     }
     events = pa.table({name: columns[name] for name in EVENT_SCHEMA.names}, schema=EVENT_SCHEMA)
-    return Decoded(events, properties, quarantine)
+    return Decoded(events, quarantine)
 
 
 def _strings(raw: pa.Table, name: str) -> pa.Array:
-    column = raw.column(name).cast(pa.string())
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return one_chunk(raw.column(name).cast(pa.string()))
 
 
 def _hashes(values: list[bytes]) -> pa.Array:

@@ -18,12 +18,9 @@ missing or JSON null) or `h:<name>` (hash of the scalar). Expressions fill
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
-from operator import attrgetter
 
-import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -35,32 +32,34 @@ from meters.errors import Rejected
 from meters.event import QUARANTINE_SCHEMA, hash128
 from meters.expressions import Expression
 from meters.numbers import parse_number
+from meters.property_columns import (
+    NO_SCALAR,
+    PropertyColumns,
+    canonical_column,
+    canonical_or_mark,
+    hash_column,
+    number_column,
+    parse_raw_number,
+)
 from meters.scalars import canonical_scalar, parse_json
+from meters.texts import one_chunk
 
 NOT_SCALAR = "a string, a number, true, false or null"
-NO_SCALAR = "!"
-"""Stands for a composite value: no JSON text equals it, so it meets no scalar."""
-
-_NOTHING = msgspec.Raw(b"")
-_LINE_BREAK = ord("\n")
-_PLAIN_NUMBER = r"^-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,12})?$"
-_CANONICAL = r'^(?:"[^"\\]*"|-?[1-9][0-9]{0,29}|0|true|false)$'
 
 
 @dataclass(frozen=True)
 class Projected:
-    """The slim columns of a batch, and what was refused on the way.
+    """The events of a batch, their slim columns, and what was refused on the way.
 
     `broken` has the rows whose properties are no JSON object: they are no events.
     `refused` has one row for each event and meter where the meter's value is
-    missing or invalid. Both are in `QUARANTINE_SCHEMA`. `valid` is None where all
-    events are valid, else a boolean mask.
+    missing or invalid. Both are in `QUARANTINE_SCHEMA`.
     """
 
+    events: pa.Table
     slim: pl.DataFrame
     broken: pa.Table
     refused: pa.Table
-    valid: pa.Array | None
 
 
 def value_column(meter: Meter) -> str | None:
@@ -90,18 +89,7 @@ class Projection:
 
     def _prepare(self) -> None:
         names = sorted(set().union(*self._columns.values()))
-        self._fields = {name: f"p{index}" for index, name in enumerate(names)}
-        shape = msgspec.defstruct(
-            "Properties",
-            [
-                (slot, msgspec.Raw, msgspec.field(name=_encodable(name), default=_NOTHING))
-                for name, slot in self._fields.items()
-            ],
-            gc=False,
-        )
-        self._decode: Callable[[bytes], object] = msgspec.json.Decoder(shape).decode
-        if any(_encodable(name) is None for name in names):
-            self._decode = _any_names(shape, self._fields)
+        self._properties = PropertyColumns(names)
         self._customers = {c.id: index for index, c in enumerate(self.catalog.customers)}
         self._names = {name: i for i, name in enumerate(event_names(self.catalog))}
         self._expressions = [
@@ -117,33 +105,22 @@ class Projection:
     def __setstate__(self, catalog: Catalog) -> None:
         self.__init__(catalog)  # type: ignore[misc]
 
-    def project(
-        self, events: pa.Table, texts: list[bytes] | None = None, *, report: bool = True
-    ) -> Projected:
-        """Project one batch of `EVENT_SCHEMA`.
-
-        `texts` are its properties, where they are at hand already. With `report` off
-        nothing goes to quarantine.
-        """
-        if texts is None:
-            texts = events.column("properties").cast(pa.binary()).to_pylist()
-        parsed, bad = self._parse(texts)
-        valid = None
+    def project(self, events: pa.Table, *, report: bool = True) -> Projected:
+        """Project one batch of `EVENT_SCHEMA`; with `report` off nothing goes to quarantine."""
+        raws, bad = self._properties.read(one_chunk(events.column("properties")))
         broken = QUARANTINE_SCHEMA.empty_table()
         if bad:
-            mask = np.ones(len(texts), dtype=bool)
+            mask = np.ones(events.num_rows, dtype=bool)
             mask[list(bad)] = False
             broken = self._broken(events, bad)
-            valid = pa.array(mask)
-            events = events.filter(valid).combine_chunks()
+            events = events.filter(pa.array(mask)).combine_chunks()
         columns = self._identity(events)
-        raws = {name: _raw_column(parsed, slot) for name, slot in self._fields.items()}
         for name in sorted(self._columns["j"] | self._columns["h"]):
             canonical = canonical_column(raws[name])
             if name in self._columns["j"]:
                 columns.append(canonical.rename(f"j:{name}"))
             if name in self._columns["h"]:
-                columns.append(_hash_column(canonical).rename(f"h:{name}"))
+                columns.append(hash_column(canonical).rename(f"h:{name}"))
         columns += [
             number_column(raws[name]).rename(f"n:{name}") for name in sorted(self._columns["n"])
         ]
@@ -157,21 +134,7 @@ class Projection:
             if report
             else QUARANTINE_SCHEMA.empty_table()
         )
-        return Projected(slim, broken, refused, valid)
-
-    def _parse(self, texts: list[bytes]) -> tuple[list[object], dict[int, str]]:
-        """The parsed properties of the valid texts, and the cause for each of the others."""
-        parsed: list[object] = []
-        bad: dict[int, str] = {}
-        decoded = map(self._decode, texts)
-        while True:
-            try:
-                # Goes on behind a text that could not be decoded.
-                parsed.extend(decoded)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                bad[len(parsed) + len(bad)] = str(error)
-            else:
-                return parsed, bad
+        return Projected(events, slim, broken, refused)
 
     def _broken(self, events: pa.Table, bad: dict[int, str]) -> pa.Table:
         entries = []
@@ -242,18 +205,27 @@ class Projection:
         raws: dict[str, pl.Series],
         failures: dict[str, dict[int, Rejected]],
     ) -> pa.Table:
+        hits = slim.select(
+            (applies(meter, self._names) & ~counts(meter) & pl.col("customer").is_not_null()).alias(
+                meter.id
+            )
+            for meter in self.catalog.meters
+        )
+        if not hits.width:
+            return QUARANTINE_SCHEMA.empty_table()
+        found = hits.select(pl.any_horizontal(pl.all()).arg_true()).to_series()
+        rows = dict(zip(found, events.take(found.to_arrow()).to_pylist(), strict=True))
         entries = []
         for meter in self.catalog.meters:
-            hit = applies(meter, self._names) & ~counts(meter) & pl.col("customer").is_not_null()
-            hits = slim.select(hit.arg_true()).to_series().to_list()
-            rows = events.take(pa.array(hits, pa.int64())).to_pylist()
-            for index, row in zip(hits, rows, strict=True):
+            for index in hits[meter.id].arg_true():
                 error = (
                     _wrong_group(meter, raws, index)
                     or failures.get(meter.id, {}).get(index)
                     or _wrong_value(meter, raws, index)
                 )
-                entries.append(_entry(row, error.reason, meter.id, error.field, error.detail))
+                entries.append(
+                    _entry(rows[index], error.reason, meter.id, error.field, error.detail)
+                )
         return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
 
 
@@ -283,115 +255,6 @@ def counts(meter: Meter) -> pl.Expr:
     return fit
 
 
-def _encodable(name: str) -> str | None:
-    """The name as msgspec takes it for a field; None where it does not."""
-    return name if name.isprintable() and not {'"', "\\"} & set(name) else None
-
-
-def _any_names(shape: Callable[..., object], fields: dict[str, str]) -> Callable[[bytes], object]:
-    """A slower decoder of the same shape, for properties of any name."""
-    decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-    def shaped(text: bytes) -> object:
-        found = decode(text)
-        return shape(**{slot: found[name] for name, slot in fields.items() if name in found})
-
-    return shaped
-
-
-def _raw_column(parsed: list[object], slot: str) -> pl.Series:
-    """The raw JSON texts of one property as strings, empty where it is missing.
-
-    Joining the parser's buffers and cutting the result at line breaks avoids a Python
-    string for each value: a scalar holds no line break, JSON escapes them in text.
-    """
-    joined = b"\n".join(map(attrgetter(slot), parsed)) + b"\n"
-    breaks = np.flatnonzero(np.frombuffer(joined, dtype=np.uint8) == _LINE_BREAK)
-    if len(breaks) != len(parsed):
-        texts = [bytes(getattr(row, slot)).decode() for row in parsed]
-        return pl.Series(texts, dtype=pl.String)
-    offsets = np.zeros(len(parsed) + 1, dtype=np.int64)
-    offsets[1:] = breaks + 1
-    lines = pa.LargeStringArray.from_buffers(
-        len(parsed), pa.py_buffer(offsets), pa.py_buffer(joined)
-    )
-    return pl.Series(pl.from_arrow(lines)).str.strip_suffix("\n")
-
-
-def number_column(raw: pl.Series) -> pl.Series:
-    """Numbers (or decimal strings) at 12 places; null where missing or invalid."""
-    text = pl.col("raw")
-    bare = (
-        pl.when(text.str.starts_with('"'))
-        .then(text.str.slice(1, text.str.len_chars() - 2))
-        .otherwise(text)
-    )
-    frame = pl.DataFrame({"raw": raw}).with_columns(bare.alias("bare"))
-    plain = frame.select(pl.col("bare").str.contains(_PLAIN_NUMBER)).to_series()
-    result = pl.select(pl.when(plain).then(frame["bare"]).cast(NUMBER, strict=False)).to_series()
-    rest = (~plain) & (raw != "") & (raw != "null")
-    if not rest.any():
-        return result
-    places = rest.arg_true()
-    values = [_number_or_none(text) for text in raw.gather(places).to_list()]
-    return result.scatter(places, pl.Series(values, dtype=NUMBER))
-
-
-def _number_or_none(raw: str) -> Decimal | None:
-    try:
-        return _parse_raw_number(raw, "value")
-    except Rejected:
-        return None
-
-
-def _parse_raw_number(raw: str, name: str) -> Decimal:
-    if raw[:1] == '"':
-        value = parse_json(raw)
-        return parse_number(value if isinstance(value, str) else raw, name)
-    if raw[:1] in "[{tf":
-        raise Rejected("invalid_number", name, raw, "a number or a decimal string")
-    return parse_number(raw, name)
-
-
-def canonical_column(raw: pl.Series) -> pl.Series:
-    """Canonical JSON scalars; null where missing or null, `NO_SCALAR` where composite."""
-    if raw.is_empty():
-        return raw
-    simple = raw.str.contains(_CANONICAL)
-    blank = (raw == "") | (raw == "null")
-    rest = ~(simple | blank)
-    result = pl.select(pl.when(~blank).then(raw)).to_series()
-    if not rest.any():
-        return result
-    places = rest.arg_true()
-    texts = raw.gather(places)
-    distinct = texts.unique()
-    replaced = [_canonical_or_mark(text) for text in distinct.to_list()]
-    return result.scatter(
-        places, texts.replace_strict(distinct, pl.Series(replaced, dtype=pl.String))
-    )
-
-
-def _canonical_or_mark(raw: str) -> str:
-    try:
-        value = parse_json(raw)
-        if isinstance(value, dict | list):
-            return NO_SCALAR
-        text = canonical_scalar(value)  # type: ignore[arg-type]
-        text.encode()
-    except (ValueError, RecursionError):
-        return NO_SCALAR
-    return text
-
-
-def _hash_column(canonical: pl.Series) -> pl.Series:
-    """Hashes of canonical scalars; null where there is none or it is no scalar."""
-    distinct = canonical.unique().drop_nulls()
-    distinct = distinct.filter(distinct != NO_SCALAR)
-    hashes = pl.Series(hash128(distinct.cast(pl.Binary).to_list()), dtype=pl.Binary)
-    return canonical.replace_strict(distinct, hashes, default=None, return_dtype=pl.Binary)
-
-
 def _number_result(result: object, meter: Meter) -> Decimal:
     if isinstance(result, bool) or not isinstance(result, Decimal | int):
         raise Rejected("invalid_number", meter.expression or "", result, "a number")
@@ -411,7 +274,7 @@ def _object(text: str, meter: Meter) -> dict[str, object]:
 def _wrong_group(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected | None:
     for name in meter.group_by:
         raw = raws[name][index]
-        if raw and _canonical_or_mark(raw) == NO_SCALAR:
+        if raw and canonical_or_mark(raw) == NO_SCALAR:
             return Rejected("invalid_group", name, raw, NOT_SCALAR)
     return None
 
@@ -424,7 +287,7 @@ def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Reject
     if meter.aggregation == "unique_count":
         return Rejected("invalid_value", name, raw, NOT_SCALAR)
     try:
-        _parse_raw_number(raw, name)
+        parse_raw_number(raw, name)
     except Rejected as error:
         return error
     raise AssertionError(f"{raw!r} is a number")
@@ -454,7 +317,7 @@ def _int64(events: pa.Table, name: str) -> pl.Series:
 
 def words(column: pa.ChunkedArray) -> np.ndarray[tuple[int, int], np.dtype[np.uint64]]:
     """A column of 16-byte hashes as two columns of big-endian words."""
-    array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    array = one_chunk(column)
     raw = np.frombuffer(array.buffers()[1], dtype=">u8")
     words = raw[array.offset * 2 : (array.offset + len(array)) * 2].astype(np.uint64)
     return words.reshape(-1, 2)

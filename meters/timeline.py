@@ -73,20 +73,19 @@ class Timeline:
         self.__init__(entries)  # type: ignore[misc]
 
     def meter(
-        self, tenant: str, events: pa.Table, texts: list[bytes] | None, *, report: bool = True
+        self, tenant: str, events: pa.Table, *, report: bool = True
     ) -> Metered:
         """Project a batch of `EVENT_SCHEMA` by the catalogs of its events.
 
-        `texts` are its properties, where they are at hand. With `report` off nothing is
-        said about what was refused.
+        With `report` off nothing is said about what was refused.
         """
         if len(self.entries) == 1:
-            return self._meter(0, tenant, events, texts, report)
+            return self._meter(0, tenant, events, report)
         versions = self._versions(events)
         parts = []
         for version in np.unique(versions).tolist():
             here = pa.array(versions == version)
-            parts.append(self._meter(version, tenant, events.filter(here), None, report))
+            parts.append(self._meter(version, tenant, events.filter(here), report))
         return Metered(
             events=pa.concat_tables(part.events for part in parts) if parts else events,
             frames=[frame for part in parts for frame in part.frames],
@@ -96,17 +95,9 @@ class Timeline:
             broken=sum(part.broken for part in parts),
         )
 
-    def _meter(
-        self,
-        version: int,
-        tenant: str,
-        events: pa.Table,
-        texts: list[bytes] | None,
-        report: bool,
-    ) -> Metered:
-        projected = self._projections[version].project(events, texts, report=report)
-        if projected.valid is not None:
-            events = events.filter(projected.valid).combine_chunks()
+    def _meter(self, version: int, tenant: str, events: pa.Table, report: bool) -> Metered:
+        projected = self._projections[version].project(events, report=report)
+        events = projected.events
         slim = projected.slim.with_columns(owners(tenant, events.column("external_customer_id")))
         quarantine = pa.concat_tables([projected.broken, projected.refused])
         frames = [(version, slim)] if slim.height else []

@@ -41,7 +41,8 @@ class DeadLetters:
         self._topic = topic
         self._producer = None
         if topic is not None:
-            config = {**settings.client(), "acks": "all", "enable.idempotence": True, "log_level": 2}
+            durable = {"acks": "all", "enable.idempotence": True, "log_level": 2}
+            config = {**settings.client(), **durable}
             self._producer = Producer(config, logger=_LOG)
 
     def send(self, refused: pa.Table) -> None:

@@ -28,6 +28,7 @@ from meters.decode import decode
 from meters.mapping import Mapping
 from meters.projection import Projection
 from transforms import progress
+from transforms.background import Background
 from transforms.batches import pack
 from transforms.connection import connect
 from transforms.raw import RawBatch, quarantined
@@ -90,14 +91,13 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._projection = Projection(self._catalog)
         self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
-        self._writer = ThreadPoolExecutor(max_workers=1)
-        self._pending: list[Future[None]] = []
+        self._writer = Background()
         self._buffer: list[pa.Table] = []
 
     def teardown(self) -> None:
         """Stop the threads."""
         self._preparing.shutdown()
-        self._writer.shutdown()
+        self._writer.close()
 
     def process(self, split: FileSplit) -> Iterator[object]:
         """Read one split."""
@@ -116,23 +116,20 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
     def finish_bundle(self) -> None:
         """Nothing is passed on before all raw rows of the bundle are written."""
         self._flush()
-        self._wait(0)
+        self._writer.finish()
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
         events = self._within(decoded.events)
-        texts = decoded.properties if events.num_rows == len(decoded.properties) else None
-        projected = self._projection.project(events, texts)
-        if projected.valid is not None:
-            events = events.filter(projected.valid)
-        outside = decoded.events.num_rows - events.num_rows - projected.broken.num_rows
+        outside = decoded.events.num_rows - events.num_rows
+        projected = self._projection.project(events)
         refused = pa.concat_tables(
             [quarantined(batch.bad, self._tenant), decoded.quarantine, projected.broken]
         )
         return _Prepared(
             read=batch.columns.num_rows + len(batch.bad) - outside,
             refused=refused.num_rows,
-            events=events,
+            events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
             slim=[
                 (shard, (part.height, self._spill.put(pack(part))))
@@ -154,7 +151,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
 
     def _quarantine(self, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._submit(lambda: insert_quarantine(self._warehouse, rows))
+            self._writer.submit(lambda: insert_quarantine(self._warehouse, rows))
 
     def _store(self, events: pa.Table) -> None:
         if events.num_rows:
@@ -174,15 +171,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
                 insert_touched(self._warehouse, self._tenant, self._run_id, events)
             progress.advance("stored", events.num_rows)
 
-        self._submit(write)
-
-    def _submit(self, write: object) -> None:
-        self._wait(1)
-        self._pending.append(self._writer.submit(write))  # type: ignore[arg-type]
-
-    def _wait(self, left: int) -> None:
-        while len(self._pending) > left:
-            self._pending.pop(0).result()
+        self._writer.submit(write)
 
 
 def _ahead(

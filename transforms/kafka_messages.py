@@ -36,8 +36,9 @@ class Messages:
     """Messages that one split has read, in the order of each partition.
 
     Times are microseconds, UTC: `recorded` is Kafka's record time, `now` that of the
-    poll. `next` has the next offset of each partition. `at_end` names the partitions of the split that were read to their end.
-    `tick` asks for a flush; `drained` says that the split has been idle long enough.
+    poll. `next` has the next offset of each partition, `at_end` the partitions that were
+    read to their end. `tick` asks for a flush; `drained` says that the split has been idle
+    for long enough.
     """
 
     split: int

@@ -87,9 +87,8 @@ def _identities(
         at = table.column("ingested_at").cast(pa.int64()).to_numpy()
         width = max(1, options.horizon_us // HORIZON_SLICES)
         slices = (at // width).clip(max(0, oldest), state.slice)
-        state.identities.add(
-            Keys(high_words(identity[:, 0], owner), identity[:, 1], content), slices
-        )
+        keys = Keys(high_words(identity[:, 0], owner), identity[:, 1], content)
+        state.identities.add(keys, slices)
 
 
 def _open_usage(
@@ -99,7 +98,7 @@ def _open_usage(
     values = []
     for batch in reader.open_events(since):
         table = pa.Table.from_batches([batch])
-        metered = state.timeline.meter(tenant, table, None, report=False)
+        metered = state.timeline.meter(tenant, table, report=False)
         for version, cells in state.recount(metered.frames):
             state.accumulators(version).add([cells])
             if cells.values is not None:

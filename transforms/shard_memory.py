@@ -22,9 +22,9 @@ class Shard:
 
     `pending` are deliveries that came since the last flush. `watermarks`, `sent` and
     `drained` are the last word of each split. `logged` counts the rows in the log of
-    partial cells. Events that were sent before `loaded_at` may have been loaded as raw rows,
-    so they tell nothing about duplicates. A shard that was `released` has given its buckets away and loads them
-    again before it goes on.
+    partial cells. Events that were sent before `loaded_at` may have been loaded as raw
+    rows, so they tell nothing about duplicates. A shard that was `released` has given its
+    buckets away and loads them again before it goes on.
     """
 
     state: ShardState

@@ -115,7 +115,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         decoded = decode(raw.columns, options.tenant, raw.origins, raw.rows)
         self._note(messages, raw, decoded)
         progress.advance("read", len(messages.values) - raw.foreign)
-        metered = self._timeline.meter(options.tenant, decoded.events, decoded.properties)
+        metered = self._timeline.meter(options.tenant, decoded.events)
         if metered.events.num_rows:
             self._events.append(metered.events)
         refused = (quarantined(raw.bad, options.tenant), decoded.quarantine, metered.quarantine)

@@ -12,6 +12,7 @@ from meters.measure import Cells, Measurement
 from meters.revisions import first_revision
 from meters.usage import usage_rows
 from transforms.aggregate import CellKey
+from transforms.background import Background
 from transforms.connection import connect
 from transforms.counts import Counts
 from warehouse.client import Warehouse
@@ -34,7 +35,10 @@ class CountRows(beam.DoFn):  # type: ignore[misc]
 
 
 class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
-    """Merged cells -> usage rows at revision 1, where there was nothing before."""
+    """Merged cells -> usage rows at revision 1, where there was nothing before.
+
+    Rows are written while the next shard is aggregated; the bundle ends when all are.
+    """
 
     def __init__(self, catalog: Catalog, *, tenant: str, warehouse: str) -> None:
         self._catalog = catalog
@@ -45,18 +49,28 @@ class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         self._warehouse = connect(self._url)
         self._measurement = Measurement(self._catalog)
+        self._writer = Background()
         self._waiting: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 
+    def teardown(self) -> None:
+        """Stop the thread."""
+        self._writer.close()
+
     def process(self, element: tuple[CellKey, Cells]) -> None:
+        """Make and write the rows in the background."""
+        self._writer.submit(lambda: self._gather(element[1]))
+
+    def finish_bundle(self) -> None:
+        """All rows are written."""
+        self._writer.submit(self._flush)
+        self._writer.finish()
+
+    def _gather(self, cells: Cells) -> None:
         """Gather rows, so that many small families make few inserts."""
-        rows, values = usage_rows(self._measurement, element[1])
+        rows, values = usage_rows(self._measurement, cells)
         self._waiting.append((first_revision(rows), first_revision(values)))
         if sum(rows.height + values.height for rows, values in self._waiting) >= INSERT_ROWS:
             self._flush()
-
-    def finish_bundle(self) -> None:
-        """Write the rest."""
-        self._flush()
 
     def _flush(self) -> None:
         if self._waiting:

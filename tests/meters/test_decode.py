@@ -117,12 +117,6 @@ def test_the_text_of_the_properties_stays_as_it_was_sent():
     sent = '{ "b":1.50 ,"a" : "\\u00e9" }'
     result = decoded([texts(sent)])
     assert result.events["properties"].to_pylist() == [sent]
-    assert result.properties == [sent.encode()]
-
-
-def test_the_properties_beside_the_events_are_theirs():
-    result = decoded([texts('{"n":1}'), texts('{"n":2}', event_id=""), texts('{"n":3}')])
-    assert result.properties == [b'{"n":1}', b'{"n":3}']
 
 
 def test_no_rows_are_no_events():
@@ -298,7 +292,6 @@ def test_every_row_is_an_event_or_in_quarantine_and_never_both(rows):
     ]
     assert sorted(numbers) == list(range(1, len(rows) + 1))
     assert result.quarantine.schema == QUARANTINE_SCHEMA
-    assert len(result.properties) == result.events.num_rows
     for row in result.events.to_pylist():
         at, seen = row["timestamp"], row["ingested_at"]
         assert microseconds(at) >= 0

@@ -92,7 +92,7 @@ class FirstOnly(beam.DoFn):
     def process(
         self,
         element: tuple[str, int],
-        seen: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(SEEN),  # noqa: B008
+        seen: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(SEEN),
     ) -> Iterable[str]:
         if not seen.read():
             seen.write(True)

@@ -61,9 +61,12 @@ class Site:
         measurement, cells, _ = measured(self.catalog, events)
         write = WriteFirstRevision(self.catalog, tenant=self.tenant, warehouse=self.url)
         write.setup()
-        for part in cells:
-            write.process(((0, part.family), part))
-        write.finish_bundle()
+        try:
+            for part in cells:
+                write.process(((0, part.family), part))
+            write.finish_bundle()
+        finally:
+            write.teardown()
         assert measurement.catalog is self.catalog
 
     def recompute(self, events: Sequence[Row], shards: int = 1, writers: int = 1) -> Counter[str]:

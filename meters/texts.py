@@ -1,0 +1,34 @@
+"""Texts of a column as Python bytes, a few at a time.
+
+Parsing and hashing look at every text by itself. As a list of its own a batch of them
+would not fit into the processor's cache, and its memory would be taken and given back
+each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+AT_ONCE = 256
+
+
+def pieces(texts: pa.StringArray) -> Iterator[list[bytes]]:
+    """The UTF-8 of a column without nulls, at most `AT_ONCE` texts in each list."""
+    _, places, data = texts.buffers()
+    if not len(texts):
+        return
+    bounds = np.frombuffer(places, dtype=np.int32)[texts.offset :][: len(texts) + 1]
+    whole = memoryview(data or b"")
+    for start in range(0, len(texts), AT_ONCE):
+        here = bounds[start : start + AT_ONCE + 1]
+        piece = bytes(whole[here[0] : here[-1]])
+        yield [piece[first:last] for first, last in pairwise((here - here[0]).tolist())]
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """The column as one array."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
