@@ -34,7 +34,8 @@ class Line:
     """One charge of one segment (and of one group where the price depends on it).
 
     `group` is canonical JSON text. `quantity` is the meter's value over the
-    service span before included units (1 for a fee). `unit_amount` is given where
+    service span, converted where the charge says so, before included units (1 for a
+    fee). `unit_amount` is given where
     every unit has one price. `amount_exact` is the amount before rounding, in the
     units of the currency. `discount`, `credit` and `tax` are amounts of the
     currency. `revision` is the highest revision of the usage that was billed, 0
@@ -49,7 +50,7 @@ class Line:
     group: str
     service_start: datetime | None
     service_end: datetime | None
-    quantity: Decimal
+    quantity: Decimal | Fraction
     unit_amount: Decimal | None
     amount_exact: Fraction
     amount: Decimal
@@ -76,7 +77,7 @@ class Line:
             "service_start": _instant(self.service_start),
             "service_end": _instant(self.service_end),
             "description": self.description,
-            "quantity": plain(self.quantity),
+            "quantity": decimal_text(Fraction(self.quantity)),
             "unit_amount": (
                 None if self.unit_amount is None else format_price(self.unit_amount, exponent)
             ),

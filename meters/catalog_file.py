@@ -32,6 +32,7 @@ from meters.catalog import (
     Subscription,
     repeated_charge,
 )
+from meters.catalog_links import link_conflicts
 from meters.catalog_problems import problems_of, shown, unknown_key
 from meters.errors import CatalogError, Problem
 from meters.scalars import canonical_json, parse_json
@@ -109,14 +110,17 @@ def _load(files: list[FilePath]) -> Catalog:
         problems += document.problems
         items += _split(document, problems)
     found: dict[str, list[Model]] = {section: [] for section in _SECTIONS}
+    origins: dict[str, list[_Item]] = {section: [] for section in _SECTIONS}
     for item in items:
         model = _SECTIONS[item.section]
         try:
             found[item.section].append(model.model_validate(item.data))
+            origins[item.section].append(item)
         except ValidationError as error:
             problems += [item.problem(at, message) for at, message in problems_of(error, model)]
     problems += _duplicates(items)
     problems += _dangling(items)
+    problems += _misfits(Catalog.model_construct(**found), origins)  # type: ignore[arg-type]
     if problems:
         order = {str(file): index for index, file in enumerate(files)}
         problems.sort(key=lambda problem: (order.get(problem.file, 0), problem.line or 0))
@@ -223,6 +227,11 @@ def _dangling(items: list[_Item]) -> Iterator[Problem]:
             if isinstance(name, str) and name and name not in ids[section]:
                 message = f"must be the id of one of the {section} (got {name!r})"
                 yield item.problem(path, message)
+
+
+def _misfits(catalog: Catalog, origins: dict[str, list[_Item]]) -> Iterator[Problem]:
+    for section, position, path, message in link_conflicts(catalog):
+        yield origins[section][position].problem(path, message)
 
 
 def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
