@@ -16,6 +16,7 @@ from billing.quantities import NO_USAGE
 from billing.quantities import UsageOf as UsageOf
 from billing.single_events import Single
 from billing.slots import Slot, hashed_id
+from billing.terms import NO_TERMS, Terms, settle
 from meters.catalog import Meter, Plan, UsageCharge
 from meters.currencies import currency_exponent
 from meters.errors import ConfigurationError
@@ -31,16 +32,18 @@ def build_invoice(
     tenant: str = "default",
     status: Status = "draft",
     catalog_hash: str | None = None,
+    terms: Terms = NO_TERMS,
 ) -> Invoice:
     """The invoice of a slot, its lines in the order of the plan's charges.
 
     `usage` maps a meter id to its usage over `slot.arrears.part`; a meter that is
     missing was not used, and its line has quantity 0. Meters that the plan does
-    not charge are ignored. Where usage has no price, a draft is held, with the reason.
+    not charge are ignored. Where usage has no price, a draft is held, with the reason. `terms` are
+    its coupons and taxes.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
-        invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency)
+        invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency), plan.id
     )
     lines: list[Line] = []
     hold_reason: str | None = None
@@ -55,6 +58,7 @@ def build_invoice(
             segment = slot.advance if charge.when == "advance" else slot.arrears
             if segment is not None:
                 lines.append(fee_line(charge, segment, context))
+    settled, redemptions = settle(lines, terms, context.exponent)
     return Invoice(
         invoice_id=invoice_id,
         tenant=tenant,
@@ -67,9 +71,10 @@ def build_invoice(
         sequence=slot.sequence,
         period_start=slot.period_start,
         period_end=slot.period_end,
-        lines=tuple(lines),
+        lines=settled,
         catalog_hash=catalog_hash,
         hold_reason=hold_reason,
+        redemptions=redemptions,
     )
 
 
@@ -104,7 +109,7 @@ def quote(
     }
     quantities = canonical_json({meter_id: [u.value, u.events] for meter_id, u in quoted.items()})
     invoice_id = hashed_id("quote", tenant, catalog_hash, plan.id, quantities)
-    context = LineContext(invoice_id, None, "UTC", currency_exponent(plan.currency))
+    context = LineContext(invoice_id, None, "UTC", currency_exponent(plan.currency), plan.id)
     lines: list[Line] = []
     for charge in plan.charges:
         if isinstance(charge, UsageCharge):

@@ -35,6 +35,7 @@ class LineContext:
     subscription: str | None
     time_zone: str
     exponent: int
+    plan: str | None = None
 
     def factor(self, segment: Segment | None, mode: ProrationMode) -> Fraction:
         """How much of its period a segment is; 1 without one."""
@@ -70,6 +71,7 @@ def fee_line(fee: Fee, segment: Segment | None, context: LineContext) -> Line:
         amount_exact=exact,
         amount=round_amount(exact, context.exponent),
         description=describe_fee(fee, factor, context.exponent),
+        plan=context.plan,
     )
 
 
@@ -123,6 +125,7 @@ def _usage_line(
         amount=amount,
         description=description,
         revision=used.revision,
+        plan=context.plan,
     )
 
 

@@ -31,6 +31,9 @@ from meters.catalog_prices import RateTier as RateTier
 from meters.catalog_prices import Tier as Tier
 from meters.catalog_prices import UnitPrice as UnitPrice
 from meters.catalog_prices import VolumePrice as VolumePrice
+from meters.catalog_terms import Coupon as Coupon
+from meters.catalog_terms import Tax as Tax
+from meters.catalog_terms import span_conflicts
 from meters.catalog_values import (
     CelText,
     Conflict,
@@ -44,7 +47,6 @@ from meters.catalog_values import (
 )
 from meters.catalog_values import Model as Model
 from meters.scalars import canonical_scalar
-from meters.timestamps import format_instant
 
 Aggregation = Literal["count", "sum", "max", "min", "avg", "latest", "unique_count"]
 PeriodUnit = Literal["day", "week", "month", "quarter", "year"]
@@ -112,12 +114,18 @@ class Meter(Model):
 
 
 class Customer(Model):
-    """Who is billed. `time_zone` cuts hours, days and billing periods."""
+    """Who is billed. `time_zone` cuts hours, days and billing periods.
+
+    `tax` is on all lines whose charge names none; a customer with a
+    `tax_exempt_reason` has no tax at all.
+    """
 
     id: Id
     name: str = ""
     time_zone: Zone = "UTC"
     currency: Currency | None = None
+    tax: Id | None = None
+    tax_exempt_reason: str = ""
 
 
 class Plan(Model):
@@ -148,19 +156,26 @@ class Plan(Model):
 
 
 class Subscription(Model):
-    """A customer on a plan, from `start` to `end` (half-open; no end: for ever)."""
+    """A customer on a plan, from `start` to `end` (half-open; no end: for ever).
+
+    `coupons` are taken in the order given, after the order of steps.
+    """
 
     id: Id
     customer: Id
     plan: Id
     start: Instant
     end: Instant | None = None
+    coupons: list[Id] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.end is not None and self.end <= self.start:
-            start, end = format_instant(self.start), format_instant(self.end)
-            raise Misfit([(("end",), f"must be after the start, {start} (got {end})")])
+    def _fits(self) -> Self:
+        conflicts = span_conflicts(self.start, self.end, "end")
+        for index, name in enumerate(self.coupons):
+            if name in self.coupons[:index]:
+                conflicts.append((("coupons", index), f"must not be repeated (got {name!r} twice)"))
+        if conflicts:
+            raise Misfit(conflicts)
         return self
 
 
@@ -171,6 +186,8 @@ class Catalog(Model):
     customers: list[Customer] = Field(default_factory=list)
     plans: list[Plan] = Field(default_factory=list)
     subscriptions: list[Subscription] = Field(default_factory=list)
+    coupons: list[Coupon] = Field(default_factory=list)
+    taxes: list[Tax] = Field(default_factory=list)
 
     @cached_property
     def meters_by_id(self) -> dict[str, Meter]:
@@ -191,3 +208,13 @@ class Catalog(Model):
     def subscriptions_by_id(self) -> dict[str, Subscription]:
         """Subscriptions by their id."""
         return {subscription.id: subscription for subscription in self.subscriptions}
+
+    @cached_property
+    def coupons_by_id(self) -> dict[str, Coupon]:
+        """Coupons by their id."""
+        return {coupon.id: coupon for coupon in self.coupons}
+
+    @cached_property
+    def taxes_by_id(self) -> dict[str, Tax]:
+        """Taxes by their id."""
+        return {tax.id: tax for tax in self.taxes}

@@ -29,12 +29,16 @@ Proration = Literal["day", "second", "none"]
 
 
 class Fee(Model):
-    """A fixed fee of a plan, charged in advance or in arrears of each period."""
+    """A fixed fee of a plan, charged in advance or in arrears of each period.
+
+    `tax` takes the place of the customer's.
+    """
 
     id: Id
     fee: NonNegative
     when: Literal["advance", "arrears"] = "arrears"
     proration: Proration = "day"
+    tax: Id | None = None
     description: str = ""
 
 
@@ -85,7 +89,8 @@ class UsageCharge(Model):
     amount of the line. `price_by` names `group_by` properties of the meter: each of
     their values is priced alone, on a line, with tiers and included units of its own.
     The first of `prices` that matches a group has its price, else `default_price`;
-    usage of a group without a price holds the invoice.
+    usage of a group without a price holds the invoice. `tax` takes the place of the
+    customer's.
     """
 
     id: Id
@@ -101,6 +106,7 @@ class UsageCharge(Model):
     maximum: NonNegative | None = None
     round: Literal["line", "tier"] = "line"
     proration: Proration = "day"
+    tax: Id | None = None
     description: str = ""
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from meters.catalog import Catalog, Meter, Plan
+from meters.catalog import Catalog, Coupon, Meter, Plan, Subscription
 from meters.catalog_charges import UsageCharge
 from meters.catalog_prices import PercentagePrice, Price, by_event
 from meters.catalog_values import Conflict
@@ -25,6 +25,31 @@ def link_conflicts(catalog: Catalog) -> Iterator[tuple[str, int, Path, str]]:
     for position, plan in enumerate(catalog.plans):
         for path, message in _plan_conflicts(plan, meters):
             yield "plans", position, path, message
+    charges = {charge.id for plan in catalog.plans for charge in plan.charges}
+    for position, coupon in enumerate(catalog.coupons):
+        for index, name in enumerate(coupon.charges):
+            if name not in charges:
+                message = f"must be the id of a charge of one of the plans (got {name!r})"
+                yield "coupons", position, ("charges", index), message
+    plans = {plan.id: plan for plan in catalog.plans}
+    coupons = {coupon.id: coupon for coupon in catalog.coupons}
+    for position, subscription in enumerate(catalog.subscriptions):
+        for path, message in _coupon_conflicts(subscription, plans, coupons):
+            yield "subscriptions", position, path, message
+
+
+def _coupon_conflicts(
+    subscription: Subscription, plans: Mapping[str, Plan], coupons: Mapping[str, Coupon]
+) -> Iterator[Conflict]:
+    """Coupons that could never take anything off the invoices of a subscription."""
+    plan = plans.get(subscription.plan)
+    for index, name in enumerate(subscription.coupons):
+        coupon = coupons.get(name)
+        if plan is None or coupon is None:
+            continue
+        if coupon.currency is not None and coupon.currency != plan.currency:
+            must = f"must be a coupon in the currency of plan {plan.id}, {plan.currency}"
+            yield ("coupons", index), f"{must} (got {name!r} in {coupon.currency})"
 
 
 def _plan_conflicts(plan: Plan, meters: Mapping[str, Meter]) -> Iterator[Conflict]:

@@ -18,6 +18,7 @@ from billing.builder import build_invoice
 from billing.invoice import Invoice, Status
 from billing.quantities import UsageOf
 from billing.slots import Slot, due
+from billing.terms import terms_of
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_hash
 from transforms import progress
@@ -49,11 +50,18 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
     def process(self, subscriptions: Sequence[str]) -> Iterator[Invoice]:
         """Rate one batch with one query."""
         slots = [slot for name in subscriptions for slot in self._due(name)]
+        earlier: dict[str, list[datetime]] = {}
         for slot, usage in zip(slots, self._usage(slots), strict=True):
+            subscription = self._catalog.subscriptions_by_id[slot.subscription]
+            plan = self._catalog.plans_by_id[slot.plan]
+            dates = earlier.setdefault(slot.subscription, [])
+            terms = terms_of(self._catalog, subscription, plan, slot.billing_date, dates)
+            dates.append(slot.billing_date)
             yield build_invoice(
                 slot,
-                self._catalog.plans_by_id[slot.plan],
+                plan,
                 usage,
+                terms=terms,
                 tenant=self._tenant,
                 status=self._status,
                 catalog_hash=self._hash,

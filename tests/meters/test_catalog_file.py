@@ -154,8 +154,8 @@ def test_a_customer_may_have_another_currency_than_the_plan(tmp_path: Path) -> N
         ("meters: [null]", "0.yaml:1: meters[0]: must be a mapping (got nothing)"),
         ("meters: [!m {}]", "0.yaml:1: meters[0]: must not carry a tag (got !m)"),
         (
-            "coupons: []",
-            "0.yaml:1: coupons: unknown key; known keys: meters, customers, plans, subscriptions",
+            "prices: []",
+            "0.yaml:1: prices: unknown key; known keys: meters, customers, plans, subscriptions",
         ),
         (
             "metres: []",
