@@ -7,38 +7,21 @@ plan + quantities                 --quote----------> Invoice of one full period
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from decimal import Decimal
-from fractions import Fraction
 
-from billing.descriptions import describe_fee, describe_usage
 from billing.invoice import NO_GROUP, Invoice, Line, Status
-from billing.money import round_amount
-from billing.prices import Rated, rate
-from billing.slots import Segment, Slot, hashed_id
-from meters.catalog import Fee, Meter, Plan, Proration, UnitPrice, UsageCharge, VolumePrice
+from billing.lines import LineContext, fee_line, usage_lines
+from billing.quantities import NO_USAGE
+from billing.quantities import UsageOf as UsageOf
+from billing.single_events import Single
+from billing.slots import Slot, hashed_id
+from billing.terms import NO_TERMS, Terms, settle
+from meters.catalog import Meter, Plan, UsageCharge
 from meters.currencies import currency_exponent
 from meters.errors import ConfigurationError
-from meters.periods import proration_factor
 from meters.scalars import canonical_json
-from meters.timestamps import format_instant
-
-
-@dataclass(frozen=True, slots=True)
-class UsageOf:
-    """The usage of one meter over one segment, all groups merged.
-
-    `value` is the meter's value; None where no event gave one (as for `max`
-    without events), billed as 0. `events` is the number of events counted,
-    `revision` the highest revision of the rows.
-    """
-
-    value: Decimal | None = None
-    events: int = 0
-    revision: int = 0
-
-
-NO_USAGE = UsageOf()
+from meters.zones import from_microseconds
 
 
 def build_invoice(
@@ -49,32 +32,38 @@ def build_invoice(
     tenant: str = "default",
     status: Status = "draft",
     catalog_hash: str | None = None,
+    terms: Terms = NO_TERMS,
 ) -> Invoice:
     """The invoice of a slot, its lines in the order of the plan's charges.
 
     `usage` maps a meter id to its usage over `slot.arrears.part`; a meter that is
     missing was not used, and its line has quantity 0. Meters that the plan does
-    not charge are ignored.
+    not charge are ignored. Where usage has no price, a draft is held, with the reason. `terms` are
+    its coupons and taxes.
     """
     invoice_id = slot.invoice_id(tenant)
-    context = _Context(
-        invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency)
+    context = LineContext(
+        invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency), plan.id
     )
-    lines = []
+    lines: list[Line] = []
+    hold_reason: str | None = None
     for charge in plan.charges:
         if isinstance(charge, UsageCharge):
             if slot.arrears is not None:
                 used = usage.get(charge.meter, NO_USAGE)
-                lines.append(_usage_line(charge, used, slot.arrears, context))
+                for line, reason in usage_lines(charge, used, slot.arrears, context):
+                    lines.append(line)
+                    hold_reason = hold_reason or reason
         else:
             segment = slot.advance if charge.when == "advance" else slot.arrears
             if segment is not None:
-                lines.append(_fee_line(charge, segment, context))
+                lines.append(fee_line(charge, segment, context))
+    settled, redemptions = settle(lines, terms, context.exponent)
     return Invoice(
         invoice_id=invoice_id,
         tenant=tenant,
         kind="invoice",
-        status=status,
+        status="held" if status == "draft" and hold_reason else status,
         customer=slot.customer,
         subscription=slot.subscription,
         currency=plan.currency,
@@ -82,8 +71,10 @@ def build_invoice(
         sequence=slot.sequence,
         period_start=slot.period_start,
         period_end=slot.period_end,
-        lines=tuple(lines),
+        lines=settled,
         catalog_hash=catalog_hash,
+        hold_reason=hold_reason,
+        redemptions=redemptions,
     )
 
 
@@ -114,18 +105,17 @@ def quote(
                 f"usage must name a meter that plan {plan.id} charges: {charged} (got {meter_id})"
             )
     quoted = {
-        meter_id: UsageOf(value, _quoted_events(meters[meter_id], value, events))
-        for meter_id, value in named.items()
+        meter_id: _quoted(meters[meter_id], value, events) for meter_id, value in named.items()
     }
     quantities = canonical_json({meter_id: [u.value, u.events] for meter_id, u in quoted.items()})
     invoice_id = hashed_id("quote", tenant, catalog_hash, plan.id, quantities)
-    context = _Context(invoice_id, None, "UTC", currency_exponent(plan.currency))
-    lines = tuple(
-        _usage_line(charge, quoted.get(charge.meter, NO_USAGE), None, context)
-        if isinstance(charge, UsageCharge)
-        else _fee_line(charge, None, context)
-        for charge in plan.charges
-    )
+    context = LineContext(invoice_id, None, "UTC", currency_exponent(plan.currency), plan.id)
+    lines: list[Line] = []
+    for charge in plan.charges:
+        if isinstance(charge, UsageCharge):
+            lines += _quoted_lines(charge, quoted.get(charge.meter, NO_USAGE), context)
+        else:
+            lines.append(fee_line(charge, None, context))
     return Invoice(
         invoice_id=invoice_id,
         tenant=tenant,
@@ -138,97 +128,31 @@ def quote(
         sequence=0,
         period_start=None,
         period_end=None,
-        lines=lines,
+        lines=tuple(lines),
         catalog_hash=catalog_hash,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
-    """What all lines of one invoice share."""
-
-    invoice_id: str
-    subscription: str | None
-    time_zone: str
-    exponent: int
-
-    def factor(self, segment: Segment | None, mode: Proration) -> Fraction:
-        if segment is None or segment.part == segment.whole:
-            return Fraction(1)
-        return proration_factor(segment.part, segment.whole, self.time_zone, mode)
-
-    def line_id(self, charge: str, group: str, segment: Segment | None) -> str:
-        """Unique on the invoice: a charge may stand there once for each segment and group."""
-        span = (
-            (None, None)
-            if segment is None
-            else (format_instant(segment.part.start), format_instant(segment.part.end))
-        )
-        return hashed_id("line", self.invoice_id, self.subscription, charge, group, *span)
+def _quoted_lines(charge: UsageCharge, used: UsageOf, context: LineContext) -> list[Line]:
+    """The lines of a charge, its quantity taken as one group without values."""
+    keys = charge.group_keys
+    whole = used if not keys else replace(used, groups={keys: {NO_GROUP: used}})
+    found = []
+    for line, reason in usage_lines(charge, whole, None, context):
+        if reason is not None and used.value:
+            why = "each event brings its own" if charge.by_event else "it depends on the group"
+            raise ConfigurationError(
+                f"usage must have a price to be quoted, and that of charge {charge.id} is not "
+                f"known: {why} (got {charge.meter})"
+            )
+        found.append(line)
+    return found
 
 
-def _fee_line(fee: Fee, segment: Segment | None, context: _Context) -> Line:
-    factor = context.factor(segment, fee.proration)
-    exact = Fraction(fee.fee) * factor
-    return Line(
-        line_id=context.line_id(fee.id, NO_GROUP, segment),
-        subscription=context.subscription,
-        charge=fee.id,
-        plan_version=None,
-        meter=None,
-        group=NO_GROUP,
-        service_start=None if segment is None else segment.part.start,
-        service_end=None if segment is None else segment.part.end,
-        quantity=Decimal(1),
-        unit_amount=fee.fee,
-        amount_exact=exact,
-        amount=round_amount(exact, context.exponent),
-        description=describe_fee(fee, factor, context.exponent),
-    )
-
-
-def _usage_line(
-    charge: UsageCharge, usage: UsageOf, segment: Segment | None, context: _Context
-) -> Line:
-    factor = context.factor(segment, charge.proration)
-    quantity = Decimal(0) if usage.value is None else usage.value
-    rated = rate(
-        charge.price,
-        quantity,
-        exponent=context.exponent,
-        events=usage.events,
-        included=Fraction(charge.included) * factor,
-        minimum=None if charge.minimum is None else Fraction(charge.minimum) * factor,
-        maximum=None if charge.maximum is None else Fraction(charge.maximum) * factor,
-    )
-    return Line(
-        line_id=context.line_id(charge.id, NO_GROUP, segment),
-        subscription=context.subscription,
-        charge=charge.id,
-        plan_version=None,
-        meter=charge.meter,
-        group=NO_GROUP,
-        service_start=None if segment is None else segment.part.start,
-        service_end=None if segment is None else segment.part.end,
-        quantity=quantity,
-        unit_amount=_unit_amount(charge, rated),
-        amount_exact=rated.exact,
-        amount=rated.amount,
-        description=describe_usage(charge, rated, factor, context.exponent),
-        revision=usage.revision,
-    )
-
-
-def _unit_amount(charge: UsageCharge, rated: Rated) -> Decimal | None:
-    """The price of a unit where all units have the same one and nothing is added."""
-    price = charge.price
-    if isinstance(price, UnitPrice):
-        return price.unit_amount
-    if isinstance(price, VolumePrice) and rated.priced.steps:
-        number = rated.priced.steps[0].tier
-        tier = None if number is None else price.tiers[number - 1]
-        return None if tier is None or tier.flat_amount else tier.unit_amount
-    return None
+def _quoted(meter: Meter, value: Decimal, events: Mapping[str, int] | None) -> UsageOf:
+    count = _quoted_events(meter, value, events)
+    single = Single(from_microseconds(0), "quoted", value)
+    return UsageOf(value, count, singles=(single,) if value else ())
 
 
 def _quoted_events(meter: Meter, value: Decimal, events: Mapping[str, int] | None) -> int:

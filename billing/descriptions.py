@@ -11,18 +11,24 @@ from fractions import Fraction
 from typing import assert_never
 
 from billing.money import decimal_text, format_price
-from billing.prices import Rated, Step
+from billing.prices import Rated
+from billing.quantities import UsageOf, group_values
+from billing.steps import Step
 from meters.catalog import (
+    DynamicPrice,
     Fee,
     FlatPrice,
+    GraduatedPercentagePrice,
     GraduatedPrice,
     PackagePrice,
     PercentagePrice,
+    Price,
     UnitPrice,
     UsageCharge,
     VolumePrice,
 )
 from meters.numbers import plain
+from meters.scalars import Scalar, canonical_scalar
 
 
 def describe_fee(fee: Fee, factor: Fraction, exponent: int) -> str:
@@ -32,16 +38,22 @@ def describe_fee(fee: Fee, factor: Fraction, exponent: int) -> str:
     )
 
 
-def describe_usage(charge: UsageCharge, rated: Rated, factor: Fraction, exponent: int) -> str:
+def describe_usage(
+    charge: UsageCharge, price: Price, rated: Rated, factor: Fraction, exponent: int, group: str
+) -> str:
     """What was used, what of it is included, at which price, and which bound applied."""
-    units = "unit" if rated.quantity == 1 else "units"
-    parts = [f"{charge.description or charge.id}: {decimal_text(rated.quantity)} {units}"]
+    units = decimal_text(rated.metered)
+    parts = [f"{_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}"]
     prorated = bool(charge.included)
+    if charge.convert is not None:
+        parts.append(f"billed as {decimal_text(rated.quantity)}")
     if charge.included:
         parts.append(f"{plain(charge.included)} included")
     if rated.quantity < 0:
         parts.append("billed as 0")
-    parts.append(_price(charge, rated, exponent))
+    parts.append(_price(price, rated, exponent))
+    if charge.discount is not None:
+        parts.append(f"less {plain(charge.discount.percent)} percent")
     if rated.bound == "maximum" and charge.maximum is not None:
         parts.append(f"capped at the maximum {format_price(charge.maximum, exponent)}")
         prorated = True
@@ -51,15 +63,33 @@ def describe_usage(charge: UsageCharge, rated: Rated, factor: Fraction, exponent
     return ", ".join([*parts, *(_prorated(factor) if prorated else [])])
 
 
+def describe_missing(charge: UsageCharge, group: str, used: UsageOf) -> str:
+    """That usage has no price, and so holds its invoice."""
+    units = decimal_text(used.quantity)
+    return f"{_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}, no price"
+
+
+def _title(charge: UsageCharge, group: str) -> str:
+    values = [f"{name} {_shown(value)}" for name, value in group_values(group).items()]
+    title = charge.description or charge.id
+    return f"{title} ({', '.join(values)})" if values else title
+
+
+def _shown(value: Scalar) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else canonical_scalar(value)
+
+
 def _prorated(factor: Fraction) -> list[str]:
     return [] if factor == 1 else [f"prorated {factor}"]
 
 
-def _price(charge: UsageCharge, rated: Rated, exponent: int) -> str:
+def _price(price: Price, rated: Rated, exponent: int) -> str:
     def money(amount: Decimal) -> str:
         return format_price(amount, exponent)
 
-    price, steps = charge.price, rated.priced.steps
+    steps = rated.priced.steps
     match price:
         case FlatPrice():
             return f"flat {money(price.amount)}"
@@ -70,21 +100,32 @@ def _price(charge: UsageCharge, rated: Rated, exponent: int) -> str:
             noun = "package" if count == "1" else "packages"
             free = f"{plain(price.free_units)} free, " if price.free_units else ""
             return f"{free}{count} {noun} of {plain(price.size)} at {money(price.amount)}"
-        case GraduatedPrice():
+        case GraduatedPrice() | GraduatedPercentagePrice():
             return f"graduated, {_reached(steps)} of {_count(len(price.tiers), 'tier')}"
         case VolumePrice():
             if not steps or steps[0].tier is None:
                 return "volume, no tier reached"
             tier = price.tiers[steps[0].tier - 1]
             flat = f" plus {money(tier.flat_amount)}" if tier.flat_amount else ""
-            return f"volume, tier {steps[0].tier} at {money(tier.unit_amount)}{flat}"
+            block = "" if tier.block_size is None else f" for each {plain(tier.block_size)}"
+            return f"volume, tier {steps[0].tier} at {money(tier.unit_amount)}{block}{flat}"
         case PercentagePrice():
             free = f"{plain(price.free_units)} free, " if price.free_units else ""
             text = f"{free}{plain(price.rate)} percent"
-            if not price.fixed_amount:
-                return text
-            events = _count(int(steps[1].quantity), "event")
-            return f"{text} plus {money(price.fixed_amount)} for each of {events}"
+            if price.free_events:
+                text = f"{_count(price.free_events, 'event')} free, {text}"
+            for step in steps[1:]:
+                events = _count(int(step.quantity), "event")
+                if step.kind == "events":
+                    text += f" plus {money(price.fixed_amount)} for each of {events}"
+                elif step.quantity:
+                    text += f", bounded for {events}"
+            return text
+        case DynamicPrice():
+            times = "" if price.multiplier == 1 else f" times {plain(price.multiplier)}"
+            if price.property is None:
+                return f"a sum of prices{times}"
+            return f"at the prices of the events, together {decimal_text(steps[0].quantity)}{times}"
         case _:
             assert_never(price)
 

@@ -34,11 +34,12 @@ class Line:
     """One charge of one segment (and of one group where the price depends on it).
 
     `group` is canonical JSON text. `quantity` is the meter's value over the
-    service span before included units (1 for a fee). `unit_amount` is given where
+    service span, converted where the charge says so, before included units (1 for a
+    fee). `unit_amount` is given where
     every unit has one price. `amount_exact` is the amount before rounding, in the
     units of the currency. `discount`, `credit` and `tax` are amounts of the
     currency. `revision` is the highest revision of the usage that was billed, 0
-    for a fee.
+    for a fee. `plan` is the plan of the charge; it is no part of the JSON.
     """
 
     line_id: str
@@ -49,7 +50,7 @@ class Line:
     group: str
     service_start: datetime | None
     service_end: datetime | None
-    quantity: Decimal
+    quantity: Decimal | Fraction
     unit_amount: Decimal | None
     amount_exact: Fraction
     amount: Decimal
@@ -60,6 +61,7 @@ class Line:
     tax_code: str | None = None
     tax_rate: Decimal | None = None
     tax: Decimal = Decimal(0)
+    plan: str | None = None
 
     def to_dict(self, exponent: int) -> dict[str, object]:
         """The line as in the JSON of `bill`; `exponent`: decimals of the currency.
@@ -76,7 +78,7 @@ class Line:
             "service_start": _instant(self.service_start),
             "service_end": _instant(self.service_end),
             "description": self.description,
-            "quantity": plain(self.quantity),
+            "quantity": decimal_text(Fraction(self.quantity)),
             "unit_amount": (
                 None if self.unit_amount is None else format_price(self.unit_amount, exponent)
             ),
@@ -92,12 +94,21 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Redemption:
+    """What one coupon took off one invoice, in the units of the currency."""
+
+    coupon: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
     """One document: a header and its lines, in one currency.
 
     `period_start` and `period_end` are half-open UTC instants, null on a quote.
     `number`, `issuer`, `issue_date` and `due_date` come with finalization.
-    `prepaid` is what paid credits cover. `hold_reason` says why a held invoice
+    `prepaid` is what paid credits cover, `redemptions` what each coupon took off (no part
+    of the JSON). `hold_reason` says why a held invoice
     was not finalized.
     """
 
@@ -120,6 +131,7 @@ class Invoice:
     due_date: date | None = None
     hold_reason: str | None = None
     prepaid: Decimal = Decimal(0)
+    redemptions: tuple[Redemption, ...] = ()
 
     @property
     def subtotal(self) -> Decimal:

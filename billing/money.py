@@ -107,6 +107,20 @@ def spread(units: int, weights: Sequence[Fraction]) -> list[int]:
     return [sign * part for part in parts]
 
 
+def spread_shares(shares: Sequence[Fraction]) -> list[int]:
+    """Whole units near the exact shares, summing to their rounded sum.
+
+    Each part is its share rounded down, or one more for the largest remainders; ties
+    go to the earlier share. Shares may be negative.
+    """
+    parts = [share.numerator // share.denominator for share in shares]
+    missing = minor_units(sum(shares, Fraction()), 0) - sum(parts)
+    by_remainder = sorted(range(len(shares)), key=lambda i: (parts[i] - shares[i], i))
+    for index in by_remainder[:missing]:
+        parts[index] += 1
+    return parts
+
+
 def _fixed(units: int, places: int) -> str:
     digits = str(abs(units)).rjust(places + 1, "0")
     text = f"{digits[:-places]}.{digits[-places:]}" if places else digits

@@ -1,7 +1,7 @@
 """Price models: from a quantity to an exact amount, and to the amount of a line.
 
-    quantity -> minus included -> price model (exact, with its steps)
-             -> maximum, then minimum -> rounded once -> minus what was billed
+    quantity -> converted -> minus included -> price model (exact, with its steps)
+             -> discount -> maximum, then minimum -> rounded once -> minus what was billed
 
 Everything before the rounding is a Fraction. `price_amount` is one price model
 alone; `rate` is the whole way, for a first bill as for a delta or a progressive
@@ -15,71 +15,47 @@ shows the real quantity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, assert_never
 
 from billing.money import minor_units, round_amount
-from meters.catalog import (
+from billing.single_events import Single, price_dynamic_events, price_percentage_events
+from billing.steps import Priced, Step
+from meters.catalog_charges import Convert
+from meters.catalog_prices import (
+    DynamicPrice,
     FlatPrice,
+    GraduatedPercentagePrice,
     GraduatedPrice,
     PackagePrice,
     PercentagePrice,
     Price,
+    RateTier,
     Tier,
     UnitPrice,
     VolumePrice,
+    by_event,
 )
 
 Number = Fraction | Decimal | int
-StepKind = Literal["flat", "units", "packages", "percent", "events"]
 Bound = Literal["minimum", "maximum"]
 
 _ZERO = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One part of an amount: `quantity` x `unit_amount` + `flat_amount` = `amount`.
-
-    `kind` says what `quantity` counts: units, packages, the base of a percentage
-    (whose `unit_amount` is the rate as a fraction of 1) or events. `tier` counts
-    from 1; None where the price has no tiers.
-    """
-
-    kind: StepKind
-    quantity: Fraction
-    unit_amount: Fraction
-    flat_amount: Fraction = _ZERO
-    tier: int | None = None
-
-    @property
-    def amount(self) -> Fraction:
-        """What this step adds, exact."""
-        return self.quantity * self.unit_amount + self.flat_amount
-
-
-@dataclass(frozen=True, slots=True)
-class Priced:
-    """What a price model says: the steps; their sum is the exact amount."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def amount(self) -> Fraction:
-        """The exact amount, the sum of the steps."""
-        return sum((step.amount for step in self.steps), _ZERO)
-
-
-@dataclass(frozen=True, slots=True)
 class Rated:
     """The amount of a line and how it came about.
 
-    `quantity` is the cumulative quantity, `billable` what is left of it after the
-    included units (never below 0), `priced` the answer of the price model,
-    `bound` the limit that changed it. `exact` and `amount` are the cumulative
-    amount minus what was billed, before and after rounding.
+    `quantity` is the cumulative quantity as billed (converted), `billable` what is
+    left of it after the included units (never below 0), `priced` the answer of the
+    price model, `bound` the limit that changed it. `exact` and `amount` are the
+    cumulative amount minus what was billed, before and after rounding. `metered` is
+    the cumulative quantity before conversion, `discount` what the charge's discount
+    took off.
     """
 
     quantity: Fraction
@@ -88,6 +64,8 @@ class Rated:
     bound: Bound | None
     exact: Fraction
     amount: Decimal
+    metered: Fraction
+    discount: Fraction = _ZERO
 
 
 def price_flat(price: FlatPrice) -> Priced:
@@ -113,9 +91,19 @@ def price_graduated(price: GraduatedPrice, quantity: Fraction) -> Priced:
     A tier is entered by any quantity above the bound before it; the first one also
     at quantity 0 where `flat_at_zero` says so.
     """
+    return _graduated(price, quantity)
+
+
+def price_graduated_percentage(price: GraduatedPercentagePrice, quantity: Fraction) -> Priced:
+    """Each part of the quantity at the rate of its tier, with flat amounts as in `graduated`."""
+    return _graduated(price, quantity)
+
+
+def _graduated(price: GraduatedPrice | GraduatedPercentagePrice, quantity: Fraction) -> Priced:
     steps = []
     lower = _ZERO
-    for number, tier in enumerate(price.tiers, start=1):
+    tiers: Sequence[Tier | RateTier] = price.tiers
+    for number, tier in enumerate(tiers, start=1):
         if not (quantity > lower or (number == 1 and price.flat_at_zero)):
             break
         upper = quantity if tier.up_to is None else min(quantity, Fraction(tier.up_to))
@@ -146,12 +134,26 @@ def price_percentage(price: PercentagePrice, quantity: Fraction, events: int) ->
     return Priced((percent, Step("events", Fraction(events), Fraction(price.fixed_amount))))
 
 
-def price_amount(price: Price, quantity: Number, events: int = 0) -> Priced:
+def price_dynamic(price: DynamicPrice, quantity: Fraction) -> Priced:
+    """The quantity is a sum of prices, taken times the multiplier."""
+    return Priced((Step("prices", quantity, Fraction(price.multiplier)),))
+
+
+def price_amount(
+    price: Price, quantity: Number, events: int = 0, singles: Sequence[Single] = ()
+) -> Priced:
     """The exact amount of a quantity under a price model, with its steps.
 
     `events` is the number of events behind the quantity, for a fixed amount an
-    event. A negative quantity is priced as 0.
+    event. A price that needs single events (`meters.catalog_prices.by_event`) takes
+    them, in the order in which they count, in place of quantity and events. A
+    negative quantity is priced as 0.
     """
+    if by_event(price):
+        if isinstance(price, DynamicPrice):
+            return price_dynamic_events(price, singles)
+        if isinstance(price, PercentagePrice):
+            return price_percentage_events(price, singles)
     units = max(Fraction(quantity), _ZERO)
     match price:
         case FlatPrice():
@@ -166,8 +168,28 @@ def price_amount(price: Price, quantity: Number, events: int = 0) -> Priced:
             return price_volume(price, units)
         case PercentagePrice():
             return price_percentage(price, units, events)
+        case GraduatedPercentagePrice():
+            return price_graduated_percentage(price, units)
+        case DynamicPrice():
+            return price_dynamic(price, units)
         case _:
             assert_never(price)
+
+
+def convert_quantity(convert: Convert, quantity: Number) -> Fraction:
+    """A metered quantity in billed units, rounded as `convert` says."""
+    units = Fraction(quantity) / Fraction(convert.divide_by)
+    if convert.round is None:
+        return units
+    scale = Fraction(10) ** convert.precision
+    scaled = units * scale
+    if convert.round == "up":
+        rounded = -(-scaled.numerator // scaled.denominator)
+    elif convert.round == "down":
+        rounded = scaled.numerator // scaled.denominator
+    else:
+        rounded = minor_units(scaled, 0)
+    return rounded / scale
 
 
 def rate(
@@ -178,23 +200,34 @@ def rate(
     *,
     exponent: int,
     events: int = 0,
+    singles: Sequence[Single] = (),
+    convert: Convert | None = None,
     included: Number = 0,
+    discount_percent: Number = 0,
     minimum: Number | None = None,
     maximum: Number | None = None,
+    round_tiers: bool = False,
 ) -> Rated:
     """The amount of a line: the rounded cumulative amount minus what was billed.
 
     `quantity` is what comes on top of `billed_quantity` (negative where usage was
     taken back); their sum is priced as a whole, so tiers, included units, packages
     and bounds continue where the earlier bill ended, and bills in steps add up to
-    the bill in one go. `events`, `included`, `minimum` and `maximum` are those of
-    the whole span, prorated already where it was cut. `billed_amount` is a
-    rounded amount. `exponent`: decimals of the currency.
+    the bill in one go. `events`, `singles`, `included`, `minimum` and `maximum` are
+    those of the whole span, prorated already where it was cut. `billed_amount` is a
+    rounded amount. `exponent`: decimals of the currency. With `round_tiers` each step
+    of the price model is rounded by itself.
     """
-    cumulative = Fraction(quantity) + Fraction(billed_quantity)
+    metered = Fraction(quantity) + Fraction(billed_quantity)
+    cumulative = metered if convert is None else convert_quantity(convert, metered)
     billable = max(cumulative - Fraction(included), _ZERO)
-    priced = price_amount(price, billable, events)
+    priced = price_amount(price, billable, events, singles)
     exact = priced.amount
+    if round_tiers:
+        cents = sum(minor_units(step.amount, exponent) for step in priced.steps)
+        exact = Fraction(cents, 10**exponent)
+    discount = exact * Fraction(discount_percent) / 100
+    exact -= discount
     bound: Bound | None = None
     if maximum is not None and exact > Fraction(maximum):
         exact, bound = Fraction(maximum), "maximum"
@@ -202,9 +235,17 @@ def rate(
         exact, bound = Fraction(minimum), "minimum"
     billed = Fraction(billed_amount)
     due = Fraction(minor_units(exact, exponent), 10**exponent) - billed
-    return Rated(cumulative, billable, priced, bound, exact - billed, round_amount(due, exponent))
+    amount = round_amount(due, exponent)
+    return Rated(cumulative, billable, priced, bound, exact - billed, amount, metered, discount)
 
 
-def _tier_step(tier: Tier, number: int, quantity: Fraction) -> Step:
-    unit_amount, flat_amount = Fraction(tier.unit_amount), Fraction(tier.flat_amount)
-    return Step("units", quantity, unit_amount, flat_amount, number)
+def _tier_step(tier: Tier | RateTier, number: int, quantity: Fraction) -> Step:
+    flat_amount = Fraction(tier.flat_amount)
+    if isinstance(tier, RateTier):
+        return Step("percent", quantity, Fraction(tier.rate) / 100, flat_amount, number)
+    limit = None if tier.max_amount is None else Fraction(tier.max_amount)
+    unit_amount = Fraction(tier.unit_amount)
+    if tier.block_size is None:
+        return Step("units", quantity, unit_amount, flat_amount, number, limit)
+    blocks = Fraction(-(-quantity // Fraction(tier.block_size)))
+    return Step("blocks", blocks, unit_amount, flat_amount, number, limit)

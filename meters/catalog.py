@@ -7,36 +7,50 @@ key. Unknown keys are refused everywhere.
 
 from __future__ import annotations
 
-from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
+from meters.catalog_charges import Charge as Charge
+from meters.catalog_charges import ChargeDiscount as ChargeDiscount
+from meters.catalog_charges import Convert as Convert
+from meters.catalog_charges import Fee as Fee
+from meters.catalog_charges import Proration as Proration
+from meters.catalog_charges import UsageCharge as UsageCharge
+from meters.catalog_charges import repeated_charge as repeated_charge
+from meters.catalog_prices import PRICE_MODELS as PRICE_MODELS
+from meters.catalog_prices import DynamicPrice as DynamicPrice
+from meters.catalog_prices import FlatPrice as FlatPrice
+from meters.catalog_prices import GraduatedPercentagePrice as GraduatedPercentagePrice
+from meters.catalog_prices import GraduatedPrice as GraduatedPrice
+from meters.catalog_prices import PackagePrice as PackagePrice
+from meters.catalog_prices import PercentagePrice as PercentagePrice
+from meters.catalog_prices import Price as Price
+from meters.catalog_prices import RateTier as RateTier
+from meters.catalog_prices import Tier as Tier
+from meters.catalog_prices import UnitPrice as UnitPrice
+from meters.catalog_prices import VolumePrice as VolumePrice
+from meters.catalog_terms import Coupon as Coupon
+from meters.catalog_terms import Tax as Tax
+from meters.catalog_terms import span_conflicts
 from meters.catalog_values import (
     CelText,
+    Conflict,
     Currency,
     EventName,
     FilterValue,
     Id,
     Instant,
     Misfit,
-    NonNegative,
-    Positive,
     Zone,
 )
+from meters.catalog_values import Model as Model
 from meters.scalars import canonical_scalar
-from meters.timestamps import format_instant
 
 Aggregation = Literal["count", "sum", "max", "min", "avg", "latest", "unique_count"]
 PeriodUnit = Literal["day", "week", "month", "quarter", "year"]
-Proration = Literal["day", "second", "none"]
-
-
-class Model(BaseModel):
-    """Base of all catalog models: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+Bucket = Literal["hour", "day"]
 
 
 class Meter(Model):
@@ -45,7 +59,8 @@ class Meter(Model):
     `filters` maps a property to its allowed values; all must match. `group_by`
     names the properties whose values keep usage apart. `property` and
     `expression` (CEL over the properties, see `meters.expressions`) exclude each
-    other; `count` takes neither, every other aggregation takes one.
+    other; `count` takes neither, every other aggregation takes one. With `bucket` the
+    value of a longer span is the sum of the values of its local hours or days.
     """
 
     id: Id
@@ -57,11 +72,12 @@ class Meter(Model):
         default_factory=dict
     )
     group_by: list[Id] = Field(default_factory=list)
+    bucket: Bucket | None = None
     description: str = ""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        conflicts: list[tuple[tuple[str | int, ...], str]] = []
+        conflicts: list[Conflict] = []
         given = [name for name in ("property", "expression") if getattr(self, name) is not None]
         if self.aggregation == "count":
             conflicts += [
@@ -76,6 +92,9 @@ class Meter(Model):
                     f"of (got {'both' if given else 'neither'})",
                 )
             )
+        if self.bucket is not None and self.aggregation not in ("sum", "max"):
+            message = f"must be left out unless the aggregation is sum or max (got {self.bucket!r})"
+            conflicts.append((("bucket",), message))
         for index, name in enumerate(self.group_by):
             if name in self.group_by[:index]:
                 conflicts.append(
@@ -95,180 +114,18 @@ class Meter(Model):
 
 
 class Customer(Model):
-    """Who is billed. `time_zone` cuts hours, days and billing periods."""
+    """Who is billed. `time_zone` cuts hours, days and billing periods.
+
+    `tax` is on all lines whose charge names none; a customer with a
+    `tax_exempt_reason` has no tax at all.
+    """
 
     id: Id
     name: str = ""
     time_zone: Zone = "UTC"
     currency: Currency | None = None
-
-
-class Tier(Model):
-    """One step of a tiered price; `up_to` is inclusive, the last tier has none."""
-
-    up_to: Positive | None = None
-    unit_amount: NonNegative = Decimal(0)
-    flat_amount: NonNegative = Decimal(0)
-
-
-class FlatPrice(Model):
-    """A fixed `amount` for each billing period, whatever the quantity."""
-
-    model: Literal["flat"]
-    amount: NonNegative
-
-
-class UnitPrice(Model):
-    """`unit_amount` for each unit."""
-
-    model: Literal["unit"]
-    unit_amount: NonNegative
-
-
-class PackagePrice(Model):
-    """`amount` for each package of `size` units begun, after `free_units`."""
-
-    model: Literal["package"]
-    amount: NonNegative
-    size: Positive
-    free_units: NonNegative = Decimal(0)
-
-
-class _Tiered(Model):
-    tiers: Annotated[list[Tier], Field(min_length=1)]
-    flat_at_zero: bool = True
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        conflicts: list[tuple[tuple[str | int, ...], str]] = []
-        last = len(self.tiers) - 1
-        before = Decimal(0)
-        for index, tier in enumerate(self.tiers):
-            path = ("tiers", index, "up_to")
-            if index == last and tier.up_to is not None:
-                message = "must be left out of the last tier, or usage above it would have no price"
-                conflicts.append((path, f"{message} (got {tier.up_to})"))
-            elif index < last and tier.up_to is None:
-                conflicts.append((path, "must be given: only the last tier has no upper bound"))
-            elif tier.up_to is not None and tier.up_to <= before:
-                message = f"must be above the bound before it, {before} (got {tier.up_to})"
-                conflicts.append((path, message))
-            before = tier.up_to or before
-        if conflicts:
-            raise Misfit(conflicts)
-        return self
-
-
-class GraduatedPrice(_Tiered):
-    """Each unit at the price of the tier that it falls into."""
-
-    model: Literal["graduated"]
-
-
-class VolumePrice(_Tiered):
-    """All units at the price of the tier that the whole quantity falls into."""
-
-    model: Literal["volume"]
-
-
-class PercentagePrice(Model):
-    """`rate` percent of the quantity (2.9 is 2.9 %), plus a `fixed_amount` an event.
-
-    `free_units` of the quantity and `free_events` events carry no charge.
-    """
-
-    model: Literal["percentage"]
-    rate: NonNegative
-    fixed_amount: NonNegative = Decimal(0)
-    free_units: NonNegative = Decimal(0)
-    free_events: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _needs_no_single_events(self) -> Self:
-        why = "it needs single events, which are not rated yet"
-        if self.free_events:
-            raise Misfit([(("free_events",), f"must be left out: {why}")])
-        if self.fixed_amount and self.free_units:
-            raise Misfit([(("fixed_amount",), f"must be left out beside free_units: {why}")])
-        return self
-
-
-PRICE_MODELS: dict[str, type[Model]] = {
-    "flat": FlatPrice,
-    "unit": UnitPrice,
-    "package": PackagePrice,
-    "graduated": GraduatedPrice,
-    "volume": VolumePrice,
-    "percentage": PercentagePrice,
-}
-"""Every price model by the name that a catalog calls it."""
-
-
-def _price_tag(value: object) -> str | None:
-    model = value.get("model") if isinstance(value, dict) else getattr(value, "model", None)
-    return f"({model})" if isinstance(model, str) else None
-
-
-# Tags are in brackets so that the loader can tell them from keys in pydantic's locations.
-Price = Annotated[
-    Annotated[FlatPrice, Tag("(flat)")]
-    | Annotated[UnitPrice, Tag("(unit)")]
-    | Annotated[PackagePrice, Tag("(package)")]
-    | Annotated[GraduatedPrice, Tag("(graduated)")]
-    | Annotated[VolumePrice, Tag("(volume)")]
-    | Annotated[PercentagePrice, Tag("(percentage)")],
-    Discriminator(_price_tag),
-]
-
-
-class Fee(Model):
-    """A fixed fee of a plan, charged in advance or in arrears of each period."""
-
-    id: Id
-    fee: NonNegative
-    when: Literal["advance", "arrears"] = "arrears"
-    proration: Proration = "day"
-    description: str = ""
-
-
-class UsageCharge(Model):
-    """A priced meter of a plan.
-
-    `included` units are free in each period; `minimum` and `maximum` bound the
-    amount of the line.
-    """
-
-    id: Id
-    meter: Id
-    price: Price
-    included: NonNegative = Decimal(0)
-    minimum: NonNegative | None = None
-    maximum: NonNegative | None = None
-    proration: Proration = "day"
-    description: str = ""
-
-    @model_validator(mode="after")
-    def _bounds(self) -> Self:
-        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
-            message = f"must not be above the maximum, {self.maximum} (got {self.minimum})"
-            raise Misfit([(("minimum",), message)])
-        return self
-
-
-def _charge_kind(value: object) -> str:
-    has_fee = "fee" in value if isinstance(value, dict) else isinstance(value, Fee)
-    return "(fee)" if has_fee else "(usage)"
-
-
-Charge = Annotated[
-    Annotated[Fee, Tag("(fee)")] | Annotated[UsageCharge, Tag("(usage)")],
-    Discriminator(_charge_kind),
-]
-
-
-def repeated_charge(charge: str) -> str:
-    """What is wrong with a charge whose id another one of its plan has."""
-    return f"must be unique in its plan (got {charge!r} again)"
+    tax: Id | None = None
+    tax_exempt_reason: str = ""
 
 
 class Plan(Model):
@@ -283,7 +140,7 @@ class Plan(Model):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         ids = [charge.id for charge in self.charges]
-        conflicts: list[tuple[tuple[str | int, ...], str]] = [
+        conflicts: list[Conflict] = [
             (("charges", index, "id"), repeated_charge(name))
             for index, name in enumerate(ids)
             if name in ids[:index]
@@ -299,19 +156,26 @@ class Plan(Model):
 
 
 class Subscription(Model):
-    """A customer on a plan, from `start` to `end` (half-open; no end: for ever)."""
+    """A customer on a plan, from `start` to `end` (half-open; no end: for ever).
+
+    `coupons` are taken in the order given, after the order of steps.
+    """
 
     id: Id
     customer: Id
     plan: Id
     start: Instant
     end: Instant | None = None
+    coupons: list[Id] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if self.end is not None and self.end <= self.start:
-            start, end = format_instant(self.start), format_instant(self.end)
-            raise Misfit([(("end",), f"must be after the start, {start} (got {end})")])
+    def _fits(self) -> Self:
+        conflicts = span_conflicts(self.start, self.end, "end")
+        for index, name in enumerate(self.coupons):
+            if name in self.coupons[:index]:
+                conflicts.append((("coupons", index), f"must not be repeated (got {name!r} twice)"))
+        if conflicts:
+            raise Misfit(conflicts)
         return self
 
 
@@ -322,6 +186,8 @@ class Catalog(Model):
     customers: list[Customer] = Field(default_factory=list)
     plans: list[Plan] = Field(default_factory=list)
     subscriptions: list[Subscription] = Field(default_factory=list)
+    coupons: list[Coupon] = Field(default_factory=list)
+    taxes: list[Tax] = Field(default_factory=list)
 
     @cached_property
     def meters_by_id(self) -> dict[str, Meter]:
@@ -342,3 +208,13 @@ class Catalog(Model):
     def subscriptions_by_id(self) -> dict[str, Subscription]:
         """Subscriptions by their id."""
         return {subscription.id: subscription for subscription in self.subscriptions}
+
+    @cached_property
+    def coupons_by_id(self) -> dict[str, Coupon]:
+        """Coupons by their id."""
+        return {coupon.id: coupon for coupon in self.coupons}
+
+    @cached_property
+    def taxes_by_id(self) -> dict[str, Tax]:
+        """Taxes by their id."""
+        return {tax.id: tax for tax in self.taxes}

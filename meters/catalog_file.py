@@ -25,13 +25,16 @@ from pydantic import ValidationError
 
 from meters.catalog import (
     Catalog,
+    Coupon,
     Customer,
     Meter,
     Model,
     Plan,
     Subscription,
+    Tax,
     repeated_charge,
 )
+from meters.catalog_links import link_conflicts
 from meters.catalog_problems import problems_of, shown, unknown_key
 from meters.errors import CatalogError, Problem
 from meters.scalars import canonical_json, parse_json
@@ -43,6 +46,8 @@ _SECTIONS: dict[str, type[Model]] = {
     "customers": Customer,
     "plans": Plan,
     "subscriptions": Subscription,
+    "coupons": Coupon,
+    "taxes": Tax,
 }
 _SUFFIXES = {".yaml", ".yml"}
 
@@ -109,14 +114,17 @@ def _load(files: list[FilePath]) -> Catalog:
         problems += document.problems
         items += _split(document, problems)
     found: dict[str, list[Model]] = {section: [] for section in _SECTIONS}
+    origins: dict[str, list[_Item]] = {section: [] for section in _SECTIONS}
     for item in items:
         model = _SECTIONS[item.section]
         try:
             found[item.section].append(model.model_validate(item.data))
+            origins[item.section].append(item)
         except ValidationError as error:
             problems += [item.problem(at, message) for at, message in problems_of(error, model)]
     problems += _duplicates(items)
     problems += _dangling(items)
+    problems += _misfits(Catalog.model_construct(**found), origins)  # type: ignore[arg-type]
     if problems:
         order = {str(file): index for index, file in enumerate(files)}
         problems.sort(key=lambda problem: (order.get(problem.file, 0), problem.line or 0))
@@ -225,13 +233,30 @@ def _dangling(items: list[_Item]) -> Iterator[Problem]:
                 yield item.problem(path, message)
 
 
+def _misfits(catalog: Catalog, origins: dict[str, list[_Item]]) -> Iterator[Problem]:
+    for section, position, path, message in link_conflicts(catalog):
+        yield origins[section][position].problem(path, message)
+
+
 def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
     if item.section == "subscriptions":
         yield ("customer",), "customers", item.data.get("customer")
         yield ("plan",), "plans", item.data.get("plan")
+        yield from _listed(item, "coupons", "coupons")
+    elif item.section == "customers":
+        yield ("tax",), "taxes", item.data.get("tax")
+    elif item.section == "coupons":
+        yield from _listed(item, "plans", "plans")
     elif item.section == "plans":
         for index, charge in _charges(item):
             yield ("charges", index, "meter"), "meters", charge.get("meter")
+            yield ("charges", index, "tax"), "taxes", charge.get("tax")
+
+
+def _listed(item: _Item, key: str, section: str) -> Iterator[tuple[Path, str, object]]:
+    names = item.data.get(key)
+    for index, name in enumerate(names if isinstance(names, list) else []):
+        yield (key, index), section, name
 
 
 def meter_hash(meter: Meter) -> str:
@@ -242,12 +267,19 @@ def meter_hash(meter: Meter) -> str:
 def catalog_hash(catalog: Catalog) -> str:
     """16 hex digits over what of a catalog affects usage or amounts."""
     plans: dict[str, object] = {"charges": {"__all__": {"description"}}, "name": True}
+    described: dict[str, object] = {"description": True}
+    later = {
+        "coupons": _sorted([_content(each, described) for each in catalog.coupons]),
+        "taxes": _sorted([_content(each, described) for each in catalog.taxes]),
+    }
     return _hash(
         {
             "meters": _sorted([_meter_content(meter) for meter in catalog.meters]),
             "customers": _sorted([_content(each, {"name": True}) for each in catalog.customers]),
             "plans": _sorted([_content(each, plans) for each in catalog.plans]),
             "subscriptions": _sorted([_content(each, {}) for each in catalog.subscriptions]),
+            # Sections that came later: without them the hash is what it always was.
+            **{name: content for name, content in later.items() if content},
         }
     )
 
@@ -274,10 +306,16 @@ def _meter_content(meter: Meter) -> dict[str, object]:
 
 def _content(model: Model, left_out: dict[str, object]) -> dict[str, object]:
     dumped = model.model_dump(exclude_defaults=True, exclude=left_out)  # type: ignore[arg-type]
-    return {
-        key: format_instant(value) if isinstance(value, datetime) else value
-        for key, value in dumped.items()
-    }
+    return {key: _written(value) for key, value in dumped.items()}
+
+
+def _written(value: object) -> object:
+    """The value with instants as text, however deep they stand."""
+    if isinstance(value, datetime):
+        return format_instant(value)
+    if isinstance(value, dict):
+        return {key: _written(each) for key, each in value.items()}
+    return [_written(each) for each in value] if isinstance(value, list) else value
 
 
 def _sorted(contents: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -15,7 +15,8 @@ from difflib import get_close_matches
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from meters.catalog import PRICE_MODELS, Fee, UsageCharge
+from meters.catalog_charges import Fee, UsageCharge
+from meters.catalog_prices import PRICE_MODELS
 from meters.catalog_values import Misfit, Unquoted
 from meters.yaml_documents import Path
 

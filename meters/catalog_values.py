@@ -15,7 +15,14 @@ from difflib import get_close_matches
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+)
 
 from meters.currencies import currency_exponent
 from meters.errors import Rejected
@@ -46,6 +53,16 @@ class Unquoted:
         return self.text
 
 
+class Model(BaseModel):
+    """Base of all catalog models: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Conflict = tuple[tuple[str | int, ...], str]
+"""Where below a model, and what is wrong there."""
+
+
 class Misfit(ValueError):
     """Values that are fine one by one but not together.
 
@@ -53,7 +70,7 @@ class Misfit(ValueError):
     point at the value that has to change.
     """
 
-    def __init__(self, conflicts: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+    def __init__(self, conflicts: Sequence[Conflict]) -> None:
         self.conflicts = tuple(conflicts)
         super().__init__("; ".join(message for _, message in conflicts))
 
@@ -87,6 +104,12 @@ def _not_negative(value: Decimal) -> Decimal:
 def _positive(value: Decimal) -> Decimal:
     if value <= 0:
         raise ValueError(f"must be greater than 0 (got {value})")
+    return value
+
+
+def _percent(value: Decimal) -> Decimal:
+    if value > 100:
+        raise ValueError(f"must be at most 100 (got {value})")
     return value
 
 
@@ -163,6 +186,7 @@ def _filter_value(value: object) -> Scalar:
 Amount = Annotated[Decimal, BeforeValidator(_decimal)]
 NonNegative = Annotated[Amount, AfterValidator(_not_negative)]
 Positive = Annotated[Amount, AfterValidator(_positive)]
+Percent = Annotated[NonNegative, AfterValidator(_percent)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Zone = Annotated[str, AfterValidator(_zone)]
 Currency = Annotated[str, AfterValidator(_currency)]

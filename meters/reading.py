@@ -19,7 +19,7 @@ import polars as pl
 from meters.aggregators import State, check_sums, extract
 from meters.buckets import NO_PERIOD, days_columnar, hours_columnar, periods_columnar
 from meters.catalog import Aggregation, Catalog
-from meters.numbers import to_scaled
+from meters.numbers import from_scaled, to_scaled
 from meters.periods import Periods, calendar_months
 from meters.scalars import canonical_json, parse_json
 from meters.usage import INSTANT, KEY
@@ -28,6 +28,7 @@ from meters.zones import Int64s
 Granularity = Literal["hour", "day", "period"]
 
 # A period and the calendar month of usage outside a subscription's dates may start together.
+Slot = tuple[Any, ...]
 _SLOT = ["external_customer_id", "external_subscription_id", "meter", "start", "end", "group_key"]
 
 
@@ -71,9 +72,12 @@ def read_usage(
     )
     merged = _merge(located).join(distinct, on=_SLOT, how="left").sort(_SLOT)
     aggregations = {meter.id: meter.aggregation for meter in catalog.meters}
+    sums = _sums_of_buckets(catalog, located)
     cells = []
     for row in merged.iter_rows(named=True):
-        value = _value(aggregations[row["meter"]], row)
+        value = sums.get(tuple(row[name] for name in _SLOT))
+        if value is None:
+            value = _value(aggregations[row["meter"]], row)
         if value is not None:
             cells.append(
                 UsageCell(
@@ -88,6 +92,27 @@ def read_usage(
                 )
             )
     return cells
+
+
+def _sums_of_buckets(catalog: Catalog, located: pl.DataFrame) -> dict[Slot, Decimal]:
+    """The values of meters with a bucket: sums over their local hours or days."""
+    sums: dict[Slot, int] = {}
+    for meter in catalog.meters:
+        rows = located.filter(pl.col("meter") == meter.id)
+        if meter.bucket is None or rows.is_empty():
+            continue
+        kept = rows.drop("zone", "by").rename({"start": "slot_start", "end": "slot_end"})
+        cut = _slots(catalog, kept, meter.bucket).rename({"start": "bucket"}).drop("end")
+        results = (
+            cut.rename({"slot_start": "start", "slot_end": "end"})
+            .with_columns(pl.col("merged_group").alias("group_key"))
+            .group_by(*_SLOT, "bucket")
+            .agg(pl.col("sum").sum(), pl.col("max").max())
+        )
+        for row in results.iter_rows(named=True):
+            slot = tuple(row[name] for name in _SLOT)
+            sums[slot] = sums.get(slot, 0) + to_scaled(row[meter.aggregation] or Decimal(0))
+    return {slot: from_scaled(value) for slot, value in sums.items()}
 
 
 def _slot_of(group: str) -> list[pl.Expr]:

@@ -14,17 +14,18 @@ from datetime import datetime
 import apache_beam as beam
 import msgspec
 
-from billing.builder import UsageOf, build_invoice
+from billing.builder import build_invoice
 from billing.invoice import Invoice, Status
+from billing.quantities import UsageOf
 from billing.slots import Slot, due
-from meters.aggregators import State, extract
+from billing.terms import terms_of
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_hash
-from meters.numbers import to_scaled
 from transforms import progress
 from transforms.connection import connect
+from transforms.quantities import Quantities
 from warehouse.invoices import write_invoices
-from warehouse.merging import merged_usage
+from warehouse.merging import UsageSpan
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -43,18 +44,24 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
-        self._warehouse = connect(self._url)
+        self._quantities = Quantities(self._catalog, connect(self._url), self._tenant)
         self._hash = catalog_hash(self._catalog)
 
     def process(self, subscriptions: Sequence[str]) -> Iterator[Invoice]:
         """Rate one batch with one query."""
         slots = [slot for name in subscriptions for slot in self._due(name)]
-        usage = self._usage(slots)
-        for index, slot in enumerate(slots):
+        earlier: dict[str, list[datetime]] = {}
+        for slot, usage in zip(slots, self._usage(slots), strict=True):
+            subscription = self._catalog.subscriptions_by_id[slot.subscription]
+            plan = self._catalog.plans_by_id[slot.plan]
+            dates = earlier.setdefault(slot.subscription, [])
+            terms = terms_of(self._catalog, subscription, plan, slot.billing_date, dates)
+            dates.append(slot.billing_date)
             yield build_invoice(
                 slot,
-                self._catalog.plans_by_id[slot.plan],
-                usage.get(index, {}),
+                plan,
+                usage,
+                terms=terms,
                 tenant=self._tenant,
                 status=self._status,
                 catalog_hash=self._hash,
@@ -67,47 +74,17 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
         customer = self._catalog.customers_by_id[subscription.customer]
         return due(subscription, plan, customer, self._as_of)
 
-    def _usage(self, slots: list[Slot]) -> dict[int, dict[str, UsageOf]]:
-        """The usage of each slot's segment by meter, all groups merged."""
-        spans = [
-            (slot.customer, slot.subscription, slot.arrears.part.start, slot.arrears.part.end)
-            for slot in slots
-            if slot.arrears is not None
-        ]
-        positions = [index for index, slot in enumerate(slots) if slot.arrears is not None]
-        usage: dict[int, dict[str, UsageOf]] = {}
-        if not spans:
-            return usage
-        meters = self._catalog.meters_by_id
-        table = merged_usage(self._warehouse, self._tenant, spans, by_group=False)
-        for row in table.to_pylist():
-            meter = meters.get(row["meter"])
-            if meter is None:
-                continue
-            value = (
-                row["distinct"]
-                if meter.aggregation == "unique_count"
-                else extract(meter.aggregation, _state(row))
-            )
-            usage.setdefault(positions[row["span"]], {})[meter.id] = UsageOf(
-                value, row["events"], row["revision"]
-            )
-        return usage
-
-
-def _state(row: dict[str, object]) -> State:
-    def scaled(name: str) -> int | None:
-        value = row[name]
-        return None if value is None else to_scaled(value)  # type: ignore[arg-type]
-
-    latest = scaled("latest_value")
-    return State(
-        events=int(row["events"]),  # type: ignore[call-overload]
-        sum=scaled("sum") or 0,
-        min=scaled("min"),
-        max=scaled("max"),
-        latest=None if latest is None else (0, b"", latest),
-    )
+    def _usage(self, slots: list[Slot]) -> list[dict[str, UsageOf]]:
+        """The usage of each slot's segment by meter; none where it has no arrears."""
+        spans: list[UsageSpan] = []
+        plans: list[str] = []
+        for slot in slots:
+            if slot.arrears is not None:
+                part = slot.arrears.part
+                spans.append((slot.customer, slot.subscription, part.start, part.end))
+                plans.append(slot.plan)
+        found = iter(self._quantities.of(spans, plans))
+        return [{} if slot.arrears is None else next(found) for slot in slots]
 
 
 class WriteDrafts(beam.DoFn):  # type: ignore[misc]

@@ -11,13 +11,13 @@ winning rows. An average is `sum / events`. Billing reads its quantities here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
 
 from warehouse.client import Warehouse
-from warehouse.parameters import chunks, json_list
+from warehouse.parameters import Value, chunks, json_list
 from warehouse.queries import KEY, ROW
 
 UsageSpan = tuple[str, str | None, datetime, datetime]
@@ -25,8 +25,7 @@ UsageSpan = tuple[str, str | None, datetime, datetime]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_MERGED = f"""
-WITH
+_WINNERS = f"""
     spans AS (
         SELECT item.1 AS span, item.2 AS customer, item.3 AS subscription,
             fromUnixTimestamp64Micro(item.4, 'UTC') AS start,
@@ -50,7 +49,12 @@ WITH
         INNER JOIN spans AS s
             ON u.external_customer_id = s.customer AND u.external_subscription_id = s.subscription
         WHERE u.bucket_start >= s.start AND u.bucket_start < s.end
-    ),
+    )
+"""
+
+_MERGED = f"""
+WITH
+    {_WINNERS},
     distinct_values AS (
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             uniqExact(v.value_hash) AS values
@@ -87,6 +91,31 @@ ORDER BY span, meter, group_key
 """
 
 
+_BUCKETS = f"""
+WITH {_WINNERS}
+SELECT span, meter, group_key, bucket_start, events, sum, max, revision
+FROM winners
+WHERE meter IN (SELECT arrayJoin(JSONExtract({{meters:String}}, 'Array(String)')))
+ORDER BY span, meter, group_key, bucket_start
+"""
+
+_VALUES = f"""
+WITH {_WINNERS}
+SELECT DISTINCT w.span AS span, w.meter AS meter, w.group_key AS group_key,
+    v.value_hash AS value_hash
+FROM (
+    SELECT {KEY}, revision, value_hash FROM usage_values
+    WHERE tenant_id = {{tenant:String}}
+        AND external_customer_id IN (SELECT customer FROM spans)
+        AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
+        AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+        AND meter IN (SELECT arrayJoin(JSONExtract({{meters:String}}, 'Array(String)')))
+) AS v
+INNER JOIN winners AS w USING ({KEY}, revision)
+ORDER BY span, meter, group_key, value_hash
+"""
+
+
 def merged_usage(
     warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], *, by_group: bool = True
 ) -> pa.Table:
@@ -99,27 +128,54 @@ def merged_usage(
     values), `revision` (the highest of the rows). A row belongs to a span by its
     `bucket_start`; spans may overlap. Spans without usage have no row.
     """
+    return _of_spans(warehouse, _MERGED, tenant, spans, {"by_group": by_group})
+
+
+def bucket_usage(
+    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], meters: Sequence[str]
+) -> pa.Table:
+    """The winning rows of these meters in each span, one for each bucket and group.
+
+    Columns: `span`, `meter`, `group_key`, `bucket_start`, `events`, `sum`, `max`,
+    `revision`, sorted in this order. Spans and rows belong together as in `merged_usage`.
+    """
+    given: dict[str, Value] = {"by_group": True, "meters": json_list(sorted(meters))}
+    return _of_spans(warehouse, _BUCKETS, tenant, spans, given)
+
+
+def distinct_values(
+    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], meters: Sequence[str]
+) -> pa.Table:
+    """The distinct values of these meters in each span, by group.
+
+    Columns: `span`, `meter`, `group_key`, `value_hash`, sorted in this order.
+    """
+    given: dict[str, Value] = {"by_group": True, "meters": json_list(sorted(meters))}
+    return _of_spans(warehouse, _VALUES, tenant, spans, given)
+
+
+def _of_spans(
+    warehouse: Warehouse,
+    sql: str,
+    tenant: str,
+    spans: Sequence[UsageSpan],
+    given: Mapping[str, Value],
+) -> pa.Table:
     numbered = [
         (index, customer, subscription or "", start, end)
         for index, (customer, subscription, start, end) in enumerate(spans)
     ]
-    pieces = list(chunks(numbered, warehouse.parameter_bytes)) or [[]]
-    return pa.concat_tables([_merged(warehouse, tenant, piece, by_group) for piece in pieces])
-
-
-def _merged(
-    warehouse: Warehouse,
-    tenant: str,
-    spans: Sequence[tuple[int, str, str, datetime, datetime]],
-    by_group: bool,
-) -> pa.Table:
-    return warehouse.query_arrow(
-        _MERGED,
-        {
-            "tenant": tenant,
-            "by_group": by_group,
-            "first": min((span[3] for span in spans), default=_EPOCH),
-            "last": max((span[4] for span in spans), default=_EPOCH),
-            "spans": json_list(spans),
-        },
-    )
+    tables = [
+        warehouse.query_arrow(
+            sql,
+            {
+                **given,
+                "tenant": tenant,
+                "first": min((span[3] for span in piece), default=_EPOCH),
+                "last": max((span[4] for span in piece), default=_EPOCH),
+                "spans": json_list(piece),
+            },
+        )
+        for piece in list(chunks(numbered, warehouse.parameter_bytes)) or [[]]
+    ]
+    return pa.concat_tables(tables)

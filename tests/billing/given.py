@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from meters.catalog import (
     Customer,
+    DynamicPrice,
     FlatPrice,
+    GraduatedPercentagePrice,
     GraduatedPrice,
     PackagePrice,
     PercentagePrice,
     Plan,
     Price,
+    RateTier,
     Subscription,
     Tier,
     UnitPrice,
@@ -81,6 +84,27 @@ def tier_lists(draw: st.DrawFn, *, flats: bool = True, rising: bool = False) -> 
 
 
 @st.composite
+def blocks(draw: st.DrawFn) -> list[Tier]:
+    """Tiers that are sold in whole blocks, some with a cap."""
+    sizes = st.integers(1, 30).map(lambda count: Decimal(count) / 4)
+    caps = st.none() | st.sampled_from([Decimal("0.5"), Decimal(3)])
+    return [
+        tier.model_copy(update={"block_size": draw(st.none() | sizes), "max_amount": draw(caps)})
+        for tier in draw(tier_lists())
+    ]
+
+
+@st.composite
+def graduated_percentages(draw: st.DrawFn) -> GraduatedPercentagePrice:
+    rows = [
+        RateTier(up_to=tier.up_to, rate=tier.unit_amount, flat_amount=tier.flat_amount)
+        for tier in draw(tier_lists())
+    ]
+    zero = draw(st.booleans())
+    return GraduatedPercentagePrice(model="graduated_percentage", tiers=rows, flat_at_zero=zero)
+
+
+@st.composite
 def graduated(draw: st.DrawFn, *, flats: bool = True) -> GraduatedPrice:
     return GraduatedPrice(
         model="graduated",
@@ -121,9 +145,22 @@ percentage_prices = st.one_of(
         free_units=grains.map(lambda count: Decimal(count) / 4),
     ),
 )
+dynamic_prices = st.builds(DynamicPrice, model=st.just("dynamic"), multiplier=small_amounts)
+block_prices = st.builds(GraduatedPrice, model=st.just("graduated"), tiers=blocks())
+
 rising_prices: st.SearchStrategy[Price] = st.one_of(
-    flat_prices, unit_prices, package_prices, percentage_prices, graduated(), volume(rising=True)
+    flat_prices,
+    unit_prices,
+    package_prices,
+    percentage_prices,
+    graduated(),
+    volume(rising=True),
+    graduated_percentages(),
+    dynamic_prices,
+    block_prices,
 )
 """Prices whose amount never falls with the quantity (a volume price may, by design)."""
 
-prices: st.SearchStrategy[Price] = st.one_of(rising_prices, volume())
+prices: st.SearchStrategy[Price] = st.one_of(
+    rising_prices, volume(), st.builds(VolumePrice, model=st.just("volume"), tiers=blocks())
+)

@@ -48,6 +48,8 @@ def test_every_price_model_is_known_by_its_name() -> None:
         "graduated": {"tiers": tiers},
         "volume": {"tiers": tiers},
         "percentage": {"rate": 1},
+        "graduated_percentage": {"tiers": [{"rate": 1}]},
+        "dynamic": {"property": "price"},
     }
     assert {name: type(price(model=name, **of)) for name, of in keys.items()} == PRICE_MODELS
 

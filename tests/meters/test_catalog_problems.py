@@ -75,7 +75,7 @@ from tests.meters.catalog_texts import CUSTOMERS, METERS, PLAN, only, problems
         (
             "- {id: m, event_name: e, aggregation: count, groupby: [a]}",
             "meters[0].groupby: unknown key; did you mean group_by?; known keys: id, event_name, "
-            "aggregation, property, expression, filters, group_by, description",
+            "aggregation, property, expression, filters, group_by, bucket, description",
         ),
     ],
 )
@@ -113,17 +113,18 @@ def test_a_wrong_meter_is_explained(line: str, expected: str, tmp_path: Path) ->
         ("{model: package, amount: 1, size: 0}", "price.size: must be greater than 0 (got 0)"),
         (
             "{model: unti, unit_amount: 1}",
-            "price.model: must be one of flat, unit, package, graduated, volume, percentage (got "
-            "'unti'; did you mean unit?)",
+            "price.model: must be one of flat, unit, package, graduated, volume, percentage, "
+            "graduated_percentage, dynamic (got 'unti'; did you mean unit?)",
         ),
         (
             "{unit_amount: 1}",
-            "price.model: must be given: one of flat, unit, package, graduated, volume, percentage",
+            "price.model: must be given: one of flat, unit, package, graduated, volume, "
+            "percentage, graduated_percentage, dynamic",
         ),
         (
             '"0.002"',
             "price: must be a mapping that names its model, one of flat, unit, package, graduated, "
-            "volume, percentage (got '0.002')",
+            "volume, percentage, graduated_percentage, dynamic (got '0.002')",
         ),
         (
             "{model: unit, unit_amount: 1, unit: 5}",
@@ -149,8 +150,8 @@ def test_a_wrong_meter_is_explained(line: str, expected: str, tmp_path: Path) ->
         ("{model: volume, tiers: []}", "price.tiers: must have at least one item (got none)"),
         (
             "{model: volume, tiers: [{amount: 5}]}",
-            "price.tiers[0].amount: unknown key; did you mean unit_amount?; known keys: up_to, "
-            "unit_amount, flat_amount",
+            "price.tiers[0].amount: unknown key; did you mean max_amount?; known keys: up_to, "
+            "unit_amount, flat_amount, block_size, max_amount",
         ),
         (
             "{model: volume, tiers: [{}], flat_at_zero: 1}",
@@ -165,13 +166,43 @@ def test_a_wrong_meter_is_explained(line: str, expected: str, tmp_path: Path) ->
             "price.free_events: must be a whole number (got 'x')",
         ),
         (
-            "{model: percentage, rate: 2, free_events: 3}",
-            "price.free_events: must be left out: it needs single events, which are not rated yet",
+            "{model: percentage, rate: 2, minimum_per_event: 3, maximum_per_event: 2}",
+            "price.minimum_per_event: must not be above maximum_per_event, 2 (got 3)",
         ),
         (
-            "{model: percentage, rate: 2, fixed_amount: 1, free_units: 1}",
-            "price.fixed_amount: must be left out beside free_units: it needs single events, which "
-            "are not rated yet",
+            "{model: percentage, rate: 2, free_events: 3}, included: 5",
+            "included: must be left out: this price is taken of single events",
+        ),
+        (
+            "{model: graduated_percentage, tiers: [{up_to: 10, rate: 1}, {unit_amount: 2}]}",
+            "price.tiers[1].unit_amount: unknown key; did you mean flat_amount?; known "
+            "keys: up_to, rate, flat_amount",
+        ),
+        (
+            "{model: graduated_percentage, tiers: [{up_to: 10, rate: 1}, {up_to: 5}]}",
+            "price.tiers[1].up_to: must be left out of the last tier, or usage above it would have "
+            "no price (got 5)",
+        ),
+        (
+            "{model: unit, unit_amount: 1}, convert: {precision: 2}",
+            "convert.precision: must be left out without round (got 2)",
+        ),
+        (
+            "{model: unit, unit_amount: 1}, discount: {percent: 101}",
+            "discount.percent: must be at most 100 (got 101)",
+        ),
+        (
+            "{model: unit, unit_amount: 1}, price_by: [region]",
+            "price_by[0]: must be a group_by property of meter calls: none (got 'region')",
+        ),
+        (
+            "{model: unit, unit_amount: 1}, default_price: {model: flat, amount: 1}",
+            "default_price: must be left out without prices",
+        ),
+        (
+            "{model: percentage, rate: 1, free_events: 1}",
+            "price: must be a price of the whole quantity: single events are priced of a meter "
+            "whose aggregation is sum (got count)",
         ),
         (
             "{model: flat, amount: 1}, minimum: 5, maximum: 4",
@@ -312,7 +343,21 @@ scalars = st.sampled_from(
 keys = st.sampled_from(
     [
         *("id", "event_name", "aggregation", "property", "filters", "group_by", "price", "model"),
-        *("tiers", "up_to", "fee", "meter", "charges", "currency", "time_zone", "start", "end"),
+        *(
+            "prices",
+            "price_by",
+            "when",
+            "convert",
+            "tiers",
+            "up_to",
+            "fee",
+            "meter",
+            "charges",
+            "currency",
+            "time_zone",
+            "start",
+            "end",
+        ),
         *("customer", "plan", "rate", "<<"),
     ]
 )

@@ -1,0 +1,159 @@
+"""The lines of an invoice: a fee or a usage charge over a segment becomes lines.
+
+fee, segment                 --fee_line-----> one line
+usage charge, usage, segment --usage_lines--> one line, or one for each group
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from billing.descriptions import describe_fee, describe_missing, describe_usage
+from billing.invoice import NO_GROUP, Line
+from billing.money import round_amount
+from billing.prices import Rated, rate
+from billing.quantities import UsageOf, group_values, parts_of
+from billing.single_events import unpriced
+from billing.slots import Segment, hashed_id
+from meters.catalog import DynamicPrice, Fee, Price, UnitPrice, UsageCharge, VolumePrice
+from meters.catalog import Proration as ProrationMode
+from meters.periods import proration_factor
+from meters.timestamps import format_instant
+
+MISSING_PRICE = "missing_price"
+"""Why an invoice is held: usage on it has no price, and is not billed as free."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineContext:
+    """What all lines of one invoice share. `exponent`: decimals of the currency."""
+
+    invoice_id: str
+    subscription: str | None
+    time_zone: str
+    exponent: int
+    plan: str | None = None
+
+    def factor(self, segment: Segment | None, mode: ProrationMode) -> Fraction:
+        """How much of its period a segment is; 1 without one."""
+        if segment is None or segment.part == segment.whole:
+            return Fraction(1)
+        return proration_factor(segment.part, segment.whole, self.time_zone, mode)
+
+    def line_id(self, charge: str, group: str, segment: Segment | None) -> str:
+        """Unique on the invoice: a charge may stand there once for each segment and group."""
+        span = (
+            (None, None)
+            if segment is None
+            else (format_instant(segment.part.start), format_instant(segment.part.end))
+        )
+        return hashed_id("line", self.invoice_id, self.subscription, charge, group, *span)
+
+
+def fee_line(fee: Fee, segment: Segment | None, context: LineContext) -> Line:
+    """A fee over a segment, prorated where that is a part of its period."""
+    factor = context.factor(segment, fee.proration)
+    exact = Fraction(fee.fee) * factor
+    return Line(
+        line_id=context.line_id(fee.id, NO_GROUP, segment),
+        subscription=context.subscription,
+        charge=fee.id,
+        plan_version=None,
+        meter=None,
+        group=NO_GROUP,
+        service_start=None if segment is None else segment.part.start,
+        service_end=None if segment is None else segment.part.end,
+        quantity=Decimal(1),
+        unit_amount=fee.fee,
+        amount_exact=exact,
+        amount=round_amount(exact, context.exponent),
+        description=describe_fee(fee, factor, context.exponent),
+        plan=context.plan,
+    )
+
+
+def usage_lines(
+    charge: UsageCharge, usage: UsageOf, segment: Segment | None, context: LineContext
+) -> Iterator[tuple[Line, str | None]]:
+    """The lines of a usage charge, each with the reason to hold the invoice, if there is one.
+
+    A line whose group has no price, or whose events do not say theirs, stands there
+    with its quantity and amount 0, and holds the invoice.
+    """
+    for group, used in parts_of(charge, usage):
+        price = charge.price_of(group_values(group))
+        missing = price is None and used.value is not None
+        if isinstance(price, DynamicPrice) and price.property is not None:
+            missing = unpriced(price, used.singles) > 0
+        yield (
+            _usage_line(charge, None if missing else price, group, used, segment, context),
+            MISSING_PRICE if missing else None,
+        )
+
+
+def _usage_line(
+    charge: UsageCharge,
+    price: Price | None,
+    group: str,
+    used: UsageOf,
+    segment: Segment | None,
+    context: LineContext,
+) -> Line:
+    factor = context.factor(segment, charge.proration)
+    if price is None:
+        rated, amount_exact, amount = None, Fraction(0), round_amount(Fraction(0), context.exponent)
+        quantity, description = used.quantity, describe_missing(charge, group, used)
+    else:
+        rated = _rate(charge, price, used, factor, context.exponent)
+        amount_exact, amount, quantity = rated.exact, rated.amount, rated.quantity
+        description = describe_usage(charge, price, rated, factor, context.exponent, group)
+    return Line(
+        line_id=context.line_id(charge.id, group, segment),
+        subscription=context.subscription,
+        charge=charge.id,
+        plan_version=None,
+        meter=charge.meter,
+        group=group,
+        service_start=None if segment is None else segment.part.start,
+        service_end=None if segment is None else segment.part.end,
+        quantity=quantity,
+        unit_amount=None if rated is None else _unit_amount(price, rated),
+        amount_exact=amount_exact,
+        amount=amount,
+        description=description,
+        revision=used.revision,
+        plan=context.plan,
+    )
+
+
+def _rate(
+    charge: UsageCharge, price: Price, used: UsageOf, factor: Fraction, exponent: int
+) -> Rated:
+    return rate(
+        price,
+        used.quantity,
+        exponent=exponent,
+        events=used.events,
+        singles=used.singles,
+        convert=charge.convert,
+        included=Fraction(charge.included) * factor,
+        discount_percent=0 if charge.discount is None else charge.discount.percent,
+        minimum=None if charge.minimum is None else Fraction(charge.minimum) * factor,
+        maximum=None if charge.maximum is None else Fraction(charge.maximum) * factor,
+        round_tiers=charge.round == "tier",
+    )
+
+
+def _unit_amount(price: Price | None, rated: Rated) -> Decimal | None:
+    """The price of a unit where all units have the same one and nothing is added."""
+    if isinstance(price, UnitPrice):
+        return price.unit_amount
+    if isinstance(price, VolumePrice) and rated.priced.steps:
+        number = rated.priced.steps[0].tier
+        tier = None if number is None else price.tiers[number - 1]
+        plain = tier is not None and not (tier.flat_amount or tier.block_size or tier.max_amount)
+        return tier.unit_amount if tier is not None and plain else None
+    return None

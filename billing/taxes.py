@@ -1,0 +1,62 @@
+"""Taxes: for each of them on the net sum of its lines, rounded once, spread over them.
+
+    lines with discount and credit --group by tax--> net sum x rate, rounded --spread--> lines
+
+An inclusive tax is contained in the prices: the tax is taken out of the sum, and the
+amount of each line is lowered by its part, so that the total stays what was priced.
+Spreading is by largest remainders over the exact shares, so the lines of a tax sum to
+it to the last unit, also beside lines that give money back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from billing.invoice import Line
+from billing.money import from_minor_units, minor_units, spread_shares
+from meters.catalog_terms import Tax
+
+
+def add_taxes(
+    lines: Sequence[Line], tax_of: Callable[[Line], Tax | None], exponent: int
+) -> tuple[Line, ...]:
+    """The lines with their taxes, in the same order, by which ties are broken.
+
+    `tax_of` says which tax a line has, None for none. `exponent`: decimals of the
+    currency.
+    """
+    taxed = list(lines)
+    groups: dict[str, tuple[Tax, list[int]]] = {}
+    for index, line in enumerate(lines):
+        tax = tax_of(line)
+        if tax is not None:
+            groups.setdefault(tax.id, (tax, []))[1].append(index)
+    for tax, members in groups.values():
+        factor = _factor(tax)
+        shares = [minor_units(net_of(lines[index]), exponent) * factor for index in members]
+        for index, part in zip(members, spread_shares(shares), strict=True):
+            amount = from_minor_units(part, exponent)
+            line = taxed[index]
+            taxed[index] = replace(
+                line,
+                tax_code=tax.id,
+                tax_rate=tax.rate,
+                tax=amount,
+                amount=line.amount - amount if tax.inclusive else line.amount,
+                description=(
+                    f"{line.description}, tax included" if tax.inclusive else line.description
+                ),
+            )
+    return tuple(taxed)
+
+
+def net_of(line: Line) -> Fraction:
+    """What is taxed of a line: its amount less discount and credit."""
+    return Fraction(line.amount) - Fraction(line.discount) - Fraction(line.credit)
+
+
+def _factor(tax: Tax) -> Fraction:
+    rate = Fraction(tax.rate) / 100
+    return rate / (1 + rate) if tax.inclusive else rate

@@ -1,0 +1,85 @@
+"""What items of a catalog are only wrong together: a charge and its meter, say.
+
+References that lead nowhere are the loader's (`meters.catalog_file`); here both
+ends exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from meters.catalog import Catalog, Coupon, Meter, Plan, Subscription
+from meters.catalog_charges import UsageCharge
+from meters.catalog_prices import PercentagePrice, Price, by_event
+from meters.catalog_values import Conflict
+
+Path = tuple[str | int, ...]
+
+
+def link_conflicts(catalog: Catalog) -> Iterator[tuple[str, int, Path, str]]:
+    """Every conflict: section, position in it, path below the item, and the message.
+
+    The catalog may be unchecked otherwise; items that could not be read are missing.
+    """
+    meters = {meter.id: meter for meter in catalog.meters}
+    for position, plan in enumerate(catalog.plans):
+        for path, message in _plan_conflicts(plan, meters):
+            yield "plans", position, path, message
+    charges = {charge.id for plan in catalog.plans for charge in plan.charges}
+    for position, coupon in enumerate(catalog.coupons):
+        for index, name in enumerate(coupon.charges):
+            if name not in charges:
+                message = f"must be the id of a charge of one of the plans (got {name!r})"
+                yield "coupons", position, ("charges", index), message
+    plans = {plan.id: plan for plan in catalog.plans}
+    coupons = {coupon.id: coupon for coupon in catalog.coupons}
+    for position, subscription in enumerate(catalog.subscriptions):
+        for path, message in _coupon_conflicts(subscription, plans, coupons):
+            yield "subscriptions", position, path, message
+
+
+def _coupon_conflicts(
+    subscription: Subscription, plans: Mapping[str, Plan], coupons: Mapping[str, Coupon]
+) -> Iterator[Conflict]:
+    """Coupons that could never take anything off the invoices of a subscription."""
+    plan = plans.get(subscription.plan)
+    for index, name in enumerate(subscription.coupons):
+        coupon = coupons.get(name)
+        if plan is None or coupon is None:
+            continue
+        if coupon.currency is not None and coupon.currency != plan.currency:
+            must = f"must be a coupon in the currency of plan {plan.id}, {plan.currency}"
+            yield ("coupons", index), f"{must} (got {name!r} in {coupon.currency})"
+
+
+def _plan_conflicts(plan: Plan, meters: Mapping[str, Meter]) -> Iterator[Conflict]:
+    """Charges that do not fit their meters."""
+    for index, charge in enumerate(plan.charges):
+        if isinstance(charge, UsageCharge) and charge.meter in meters:
+            for path, message in _charge_conflicts(charge, meters[charge.meter]):
+                yield ("charges", index, *path), message
+
+
+def _charge_conflicts(charge: UsageCharge, meter: Meter) -> Iterator[Conflict]:
+    known = ", ".join(meter.group_by) or "none"
+    must = f"must be a group_by property of meter {meter.id}: {known}"
+    for position, name in enumerate(charge.price_by):
+        if name not in meter.group_by:
+            yield ("price_by", position), f"{must} (got {name!r})"
+    for position, entry in enumerate(charge.prices):
+        for name in entry.when:
+            if name not in meter.group_by:
+                yield ("prices", position, "when", name), f"{must} (got {name!r})"
+    priced: list[tuple[Path, Price | None]]
+    priced = [(("price",), charge.price), (("default_price",), charge.default_price)]
+    priced += [(("prices", at, "price"), entry.price) for at, entry in enumerate(charge.prices)]
+    for path, price in priced:
+        if price is None or not by_event(price):
+            continue
+        allowed = ("sum",) if isinstance(price, PercentagePrice) else ("sum", "count")
+        if meter.aggregation not in allowed:
+            yield (
+                path,
+                f"must be a price of the whole quantity: single events are priced of a meter "
+                f"whose aggregation is {' or '.join(allowed)} (got {meter.aggregation})",
+            )

@@ -1,0 +1,264 @@
+"""Quantities: what rating needs of the warehouse, for many spans with few queries.
+
+spans (customer, subscription, from, until)
+    -> usage merged by ClickHouse                     for most charges
+    -> usage by group, reduced to a charge's keys     where the price depends on it
+    -> usage by bucket, priced as the sum of buckets  for meters with a bucket
+    -> effective events                               where single events are priced
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+
+from billing.quantities import UsageOf, reduce_group
+from billing.single_events import Single
+from meters.aggregators import State, extract, merge_all
+from meters.attribution import Attribution
+from meters.catalog import Catalog, DynamicPrice, Meter, UsageCharge
+from meters.errors import Rejected
+from meters.numbers import from_scaled, parse_number, to_scaled
+from meters.readings import reading_of
+from meters.scalars import parse_json
+from meters.zones import local_date
+from warehouse.client import Warehouse
+from warehouse.effective import effective_events
+from warehouse.merging import UsageSpan, bucket_usage, distinct_values, merged_usage
+
+Row = dict[str, Any]
+Usage = dict[str, UsageOf]
+
+
+class Quantities:
+    """Reads usage for the charges of one catalog."""
+
+    def __init__(self, catalog: Catalog, warehouse: Warehouse, tenant: str) -> None:
+        self._catalog = catalog
+        self._warehouse = warehouse
+        self._tenant = tenant
+        self._attribution: Attribution | None = None
+
+    def of(self, spans: Sequence[UsageSpan], plans: Sequence[str]) -> list[Usage]:
+        """The usage of each span by meter, as the charges of its plan need it.
+
+        `plans` has the id of the plan of each span.
+        """
+        usage: list[Usage] = [{} for _ in spans]
+        if not spans:
+            return usage
+        table = merged_usage(self._warehouse, self._tenant, spans, by_group=False)
+        for row in table.to_pylist():
+            meter = self._catalog.meters_by_id.get(row["meter"])
+            if meter is not None:
+                usage[row["span"]][meter.id] = _merged(meter, row)
+        needs = [self._charges(plan) for plan in plans]
+        self._add_buckets(spans, needs, usage)
+        self._add_groups(spans, needs, usage)
+        self._add_singles(spans, needs, usage)
+        return usage
+
+    def _charges(self, plan: str) -> list[tuple[UsageCharge, Meter]]:
+        meters = self._catalog.meters_by_id
+        return [
+            (charge, meters[charge.meter])
+            for charge in self._catalog.plans_by_id[plan].charges
+            if isinstance(charge, UsageCharge)
+        ]
+
+    def _add_buckets(
+        self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
+    ) -> None:
+        """Values of meters with a bucket, and their groups: sums over their buckets."""
+        meters = {meter.id: meter for need in needs for _, meter in need if meter.bucket}
+        if not meters:
+            return
+        rows: dict[tuple[int, str], list[Row]] = defaultdict(list)
+        for row in self._read(bucket_usage, spans, meters):
+            rows[row["span"], row["meter"]].append(row)
+        for (span, name), found in rows.items():
+            meter = meters[name]
+            zone = self._catalog.customers_by_id[spans[span][0]].time_zone
+            groups = {
+                keys: {
+                    group: _by_bucket(meter, each, zone) for group, each in _grouped(found, keys)
+                }
+                for keys in _group_keys(needs[span], name)
+            }
+            usage[span][name] = replace(_by_bucket(meter, found, zone), groups=groups)
+
+    def _add_groups(
+        self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
+    ) -> None:
+        meters = {
+            meter.id: meter
+            for need in needs
+            for charge, meter in need
+            if charge.group_keys and not charge.by_event and not meter.bucket
+        }
+        if not meters:
+            return
+        values: dict[tuple[int, str], list[Row]] = defaultdict(list)
+        counted = [meter.id for meter in meters.values() if meter.aggregation == "unique_count"]
+        if counted:
+            for row in self._read(distinct_values, spans, counted):
+                values[row["span"], row["meter"]].append(row)
+        rows: dict[tuple[int, str], list[Row]] = defaultdict(list)
+        table = merged_usage(self._warehouse, self._tenant, spans, by_group=True)
+        for row in table.to_pylist():
+            if row["meter"] in meters:
+                rows[row["span"], row["meter"]].append(row)
+        for (span, name), found in rows.items():
+            groups: dict[tuple[str, ...], dict[str, UsageOf]] = {}
+            for keys in _group_keys(needs[span], name):
+                distinct = {
+                    group: frozenset(row["value_hash"] for row in each)
+                    for group, each in _grouped(values[span, name], keys)
+                }
+                groups[keys] = {
+                    group: _together(meters[name], each, distinct.get(group, frozenset()))
+                    for group, each in _grouped(found, keys)
+                }
+            usage[span][name] = replace(usage[span][name], groups=groups)
+
+    def _add_singles(
+        self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
+    ) -> None:
+        asked = [{meter.id: meter for charge, meter in need if charge.by_event} for need in needs]
+        names = {meter.event_name for meters in asked for meter in meters.values()}
+        if not names:
+            return
+        timed = [
+            (span[0], span[2], span[3]) for span, need in zip(spans, asked, strict=True) if need
+        ]
+        events: dict[str, list[Row]] = defaultdict(list)
+        table = effective_events(self._warehouse, self._tenant, timed, sorted(names))
+        for row in table.to_pylist():
+            row["properties"] = parse_json(row["properties"])
+            events[row["external_customer_id"]].append(row)
+        for at, meters in enumerate(asked):
+            customer, _, start, end = spans[at]
+            within = [row for row in events[customer] if start <= row["timestamp"] < end]
+            for meter in meters.values():
+                prices = _price_properties(needs[at], meter)
+                singles = tuple(self._singles(meter, spans[at], within, prices))
+                if singles:
+                    known = usage[at].get(meter.id, UsageOf())
+                    usage[at][meter.id] = replace(known, singles=singles)
+
+    def _singles(
+        self, meter: Meter, span: UsageSpan, events: Iterable[Row], prices: set[str]
+    ) -> Iterator[Single]:
+        if self._attribution is None:
+            self._attribution = Attribution(self._catalog)
+        customer, subscription, _, _ = span
+        for row in events:
+            at, explicit = row["timestamp"], row["external_subscription_id"]
+            try:
+                found = reading_of(
+                    meter,
+                    event_name=row["event_name"],
+                    event_id=row["event_id"],
+                    timestamp=at,
+                    properties=row["properties"],
+                )
+            except Rejected:  # in quarantine for this meter since it was measured
+                continue
+            owner = self._attribution.subscription_for(customer, meter.id, at, explicit)
+            if found is None or owner != subscription:
+                continue
+            group, reading = found
+            value = Decimal(1) if reading.scaled is None else from_scaled(reading.scaled)
+            yield Single(at, row["event_id"], value, _prices(row["properties"], prices), group)
+
+    def _read(self, query: Any, spans: Sequence[UsageSpan], meters: Iterable[str]) -> Iterator[Row]:
+        table: pa.Table = query(self._warehouse, self._tenant, spans, list(meters))
+        yield from table.to_pylist()
+
+
+_Needs = Sequence[tuple[UsageCharge, Meter]]
+
+
+def _group_keys(need: _Needs, meter: str) -> set[tuple[str, ...]]:
+    return {charge.group_keys for charge, each in need if each.id == meter and charge.group_keys}
+
+
+def _grouped(rows: Iterable[Row], keys: tuple[str, ...]) -> Iterator[tuple[str, list[Row]]]:
+    """Rows by their group reduced to `keys`."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[reduce_group(row["group_key"], keys)].append(row)
+    yield from groups.items()
+
+
+def _merged(meter: Meter, row: Row) -> UsageOf:
+    value = (
+        row["distinct"]
+        if meter.aggregation == "unique_count"
+        else extract(meter.aggregation, _state(row))
+    )
+    return UsageOf(value, row["events"], row["revision"])
+
+
+def _together(meter: Meter, rows: Sequence[Row], values: frozenset[bytes]) -> UsageOf:
+    """Several rows of one span and meter as one."""
+    state = replace(merge_all(_state(row) for row in rows), values=values)
+    revision = max(row["revision"] for row in rows)
+    return UsageOf(extract(meter.aggregation, state), state.events, revision)
+
+
+def _by_bucket(meter: Meter, rows: Sequence[Row], zone: str) -> UsageOf:
+    """The sum of the results of the local hours or days; groups are merged in each."""
+    buckets: dict[object, list[Row]] = defaultdict(list)
+    for row in rows:
+        at = row["bucket_start"]
+        buckets[at if meter.bucket == "hour" else local_date(at, zone)].append(row)
+    states = [merge_all(_state(row) for row in each) for each in buckets.values()]
+    results = [state.sum if meter.aggregation == "sum" else state.max or 0 for state in states]
+    return UsageOf(
+        from_scaled(sum(results)),
+        sum(state.events for state in states),
+        max(row["revision"] for row in rows),
+    )
+
+
+def _state(row: Mapping[str, Any]) -> State:
+    def scaled(name: str) -> int | None:
+        value = row.get(name)
+        return None if value is None else to_scaled(value)
+
+    latest = scaled("latest_value")
+    return State(
+        events=row["events"],
+        sum=scaled("sum") or 0,
+        min=scaled("min"),
+        max=scaled("max"),
+        latest=None if latest is None else (row["latest_at"], row["latest_id"].encode(), latest),
+    )
+
+
+def _price_properties(need: _Needs, meter: Meter) -> set[str]:
+    """The properties of events that charges of this meter take their prices from."""
+    prices = [price for charge, each in need if each.id == meter.id for price in charge.all_prices]
+    return {
+        price.property for price in prices if isinstance(price, DynamicPrice) and price.property
+    }
+
+
+def _prices(properties: Mapping[str, object], names: Iterable[str]) -> dict[str, Decimal]:
+    """The prices that an event brings; what is missing or no number is left out."""
+    found = {}
+    for name in names:
+        value = properties.get(name)
+        if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+            continue
+        try:
+            found[name] = parse_number(str(value), name)
+        except Rejected:
+            continue
+    return found
