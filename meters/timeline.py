@@ -72,9 +72,7 @@ class Timeline:
     def __setstate__(self, entries: Sequence[tuple[int, Catalog]]) -> None:
         self.__init__(entries)  # type: ignore[misc]
 
-    def meter(
-        self, tenant: str, events: pa.Table, *, report: bool = True
-    ) -> Metered:
+    def meter(self, tenant: str, events: pa.Table, *, report: bool = True) -> Metered:
         """Project a batch of `EVENT_SCHEMA` by the catalogs of its events.
 
         With `report` off nothing is said about what was refused.
