@@ -16,6 +16,7 @@ from transforms.kafka_source import ReadMessages
 from transforms.shard_stage import ShardStage
 from transforms.stream_ingest import IngestMessages
 from transforms.stream_options import StreamOptions
+from transforms.stream_rounds import ReadRound, ShardRound
 
 
 @dataclass(frozen=True)
@@ -42,4 +43,23 @@ class Streaming:
             | "Read" >> beam.ParDo(read)
             | "Ingest" >> beam.ParDo(IngestMessages(options, self.timeline))
             | "Shards" >> beam.ParDo(ShardStage(options, self.timeline))
+        )
+
+
+@dataclass(frozen=True)
+class StreamingRound:
+    """One round of a stream on a runner whose pipelines end."""
+
+    options: StreamOptions
+    timeline: Timeline
+
+    def build(self, pipeline: beam.Pipeline) -> None:
+        """Compose the pipeline of a round."""
+        _ = (
+            pipeline
+            | "Splits" >> beam.Create(range(self.options.kafka.splits))
+            | "Read" >> beam.ParDo(ReadRound(self.options))
+            | "Ingest" >> beam.ParDo(IngestMessages(self.options, self.timeline))
+            | "ByShard" >> beam.GroupByKey()
+            | "Shards" >> beam.ParDo(ShardRound(self.options, self.timeline))
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 import uuid
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
+from io import StringIO
 from threading import Event
 from typing import Any
 
@@ -18,9 +18,10 @@ from apache_beam.runners.runner import PipelineState
 from meters.catalog_file import load_catalog
 from meters.errors import BeammeterError, ConfigurationError
 from meters.timeline import ALWAYS, Timeline
-from pipelines.streaming import Streaming
+from pipelines.streaming import Streaming, StreamingRound
 from runners.commands import Url, open_warehouse, remember
-from runners.launch import cause, reported
+from runners.launch import cause, reported, run
+from runners.launch import options as launch_options
 from runners.output import notice
 from runners.stream_runners import stream_options
 from transforms.dead_letters import ensure_topic
@@ -31,7 +32,6 @@ from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
 from warehouse.ownership import read_progress
 
-_LOG = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.5
 _COMMIT_SECONDS = 10.0
 _MICRO = 1_000_000
@@ -74,14 +74,16 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         start=command.start,
         properties=command.properties,
     )
-    beam_options = stream_options(
-        command.runner,
-        prism_location=command.prism_location,
-        job_endpoint=command.job_endpoint,
-        parallelism=command.parallelism,
-        state=command.checkpoints,
-        extra=command.beam_options,
-    )
+    beam_options = None
+    if command.runner != "direct":
+        beam_options = stream_options(
+            command.runner,
+            prism_location=command.prism_location,
+            job_endpoint=command.job_endpoint,
+            parallelism=command.parallelism,
+            state=command.checkpoints,
+            extra=command.beam_options,
+        )
     partitions = check_topic(settings)
     with open_warehouse(url) as warehouse:
         remember(warehouse, tenant, timeline.catalogs[-1])
@@ -100,18 +102,37 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             f"reading {command.topic} ({partitions} partitions) at {command.bootstrap} "
             f"as group {settings.group}, by {command.runner}"
         )
-        with reported(("read", "stored", "quarantined", "duplicates")):
-            _run(Streaming(options, timeline), beam_options, warehouse)
+        stream = Streaming(options, timeline)
+        try:
+            with _stopping() as stop, reported(("read", "stored", "quarantined", "duplicates")):
+                if command.runner == "direct":
+                    _run_rounds(stream, warehouse, stop, command.beam_options)
+                else:
+                    _run(stream, beam_options, warehouse, stop)
+        finally:
+            CONSUMERS.close(options.job)
+            MEMORY.drop(options.job)
 
 
-def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse) -> None:
-    options = stream.options
-    started = time.time_ns() // 1000
+@contextmanager
+def _stopping() -> Iterator[Event]:
+    """An event that is set when the process is asked to end."""
     stop = Event()
     before = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGINT, signal.SIGTERM)
     }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse, stop: Event) -> None:
+    """Launch the pipeline and watch it until it is asked, or allowed, to end."""
+    options = stream.options
+    started = time.time_ns() // 1000
     pipeline = beam.Pipeline(options=beam_options)
     stream.build(pipeline)
     try:
@@ -123,17 +144,25 @@ def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse) -> None:
             if options.idle_seconds is not None and _is_released(warehouse, options, started):
                 _await_commits(options)
                 break
-        with suppress(Exception):
-            result.cancel()
     except BeammeterError:
         raise
     except Exception as error:
         raise BeammeterError(cause(error)) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        CONSUMERS.close(options.job)
-        MEMORY.drop(options.job)
+    # Workers complain, each with a traceback, about the runner that leaves them.
+    with suppress(Exception), redirect_stderr(StringIO()):
+        result.cancel()
+
+
+def _run_rounds(stream: Streaming, warehouse: Warehouse, stop: Event, extra: Sequence[str]) -> None:
+    """Round after round on the DirectRunner, in this process."""
+    options = stream.options
+    started = time.time_ns() // 1000
+    rounds = StreamingRound(options, stream.timeline)
+    while not stop.is_set():
+        run(rounds.build, launch_options("direct", extra))
+        if options.idle_seconds is not None and _is_released(warehouse, options, started):
+            _await_commits(options)
+            break
 
 
 def _is_released(warehouse: Warehouse, options: StreamOptions, started: int) -> bool:

@@ -155,6 +155,16 @@ class _Consumers:
             found.consumer.start(dict(position.offsets))
         return found
 
+    def resume(self, job: str, settings: KafkaSettings, split: int) -> _Open:
+        """The consumer of the split where it stands, or one that starts where it should."""
+        with self._guard:
+            found = self._idle.pop((job, split), None)
+        if found is None:
+            now = time.monotonic()
+            found = _Open(SplitConsumer(settings, split), ticked=0.0, busy=now)
+            found.consumer.start({})
+        return found
+
     def give_back(self, job: str, split: int, used: _Open) -> None:
         """Keep the consumer for the next bundle of its split."""
         with self._guard:

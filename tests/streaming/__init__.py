@@ -1,0 +1,1 @@
+"""The stream on real services, and the parts that it is made of."""
