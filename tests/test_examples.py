@@ -33,7 +33,7 @@ TRACE = LLM / "azure_llm_inference_code.csv.gz"
 ZONES = {"atlas": "America/Los_Angeles", "birch": "Europe/Berlin", "cedar": "Asia/Kathmandu"}
 AS_OF = "2023-12-01T08:00:00Z"
 STORED = {
-    "events": "*",
+    "events": "* EXCEPT (stored_at)",
     "usage": "* EXCEPT (updated_at)",
     "usage_values": "*",
     "quarantine": "* EXCEPT (quarantined_at)",

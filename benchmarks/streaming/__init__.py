@@ -1,0 +1,1 @@
+"""Rate and latency of the stream on real Kafka, everything on one machine."""

@@ -1,0 +1,102 @@
+"""The pipeline of the stream translates for any portable runner; Dataflow's options are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apache_beam as beam
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from meters.catalog_file import load_catalog
+from meters.errors import ConfigurationError
+from meters.timeline import ALWAYS, Timeline
+from pipelines.streaming import Streaming
+from runners.stream_runners import stream_options
+from tests.streaming.test_stream import CATALOG
+from transforms.kafka_client import KafkaSettings, parse_start, read_properties
+from transforms.stream_options import StreamOptions
+
+
+def graph(tmp_path: Path) -> beam.Pipeline:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(CATALOG, encoding="utf-8")
+    kafka = KafkaSettings("broker:9092", "events", "group", splits=3)
+    options = StreamOptions("job", "default", "clickhouse://u@h:8123/db", kafka, shards=4)
+    pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
+    Streaming(options, Timeline([(ALWAYS, load_catalog(str(path)))])).build(pipeline)
+    return pipeline
+
+
+def test_the_graph_has_an_unbounded_source_and_keyed_state(tmp_path: Path) -> None:
+    proto = graph(tmp_path).to_runner_api()
+    names = {t.unique_name: t for t in proto.components.transforms.values()}
+    payloads = {
+        name: beam.portability.api.beam_runner_api_pb2.ParDoPayload.FromString(t.spec.payload)
+        for name, t in names.items()
+        if t.spec.urn == "beam:transform:pardo:v1"
+    }
+    assert payloads["Read"].restriction_coder_id
+    assert set(payloads["Shards"].state_specs) >= {"nonce", "about", "pending", "cells", "seen_6"}
+    assert not payloads["Read"].requests_finalization
+
+
+def test_options_of_dataflow_follow_behind_ours() -> None:
+    options = stream_options(
+        "dataflow",
+        prism_location=None,
+        job_endpoint=None,
+        parallelism=2,
+        state=None,
+        extra=["--project=p", "--region=r"],
+    )
+    assert options.view_as(StandardOptions).runner == "DataflowRunner"
+    assert options.view_as(StandardOptions).streaming
+
+
+@pytest.mark.parametrize(
+    ("runner", "message"),
+    [
+        ("spark", "--runner must be one of prism, flink, dataflow, direct (got 'spark')"),
+        ("flink", "--runner flink needs --job-endpoint"),
+        ("prism", "--prism-location must be the program prism (got '/nowhere')"),
+    ],
+)
+def test_a_runner_that_lacks_something_is_refused(runner: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        stream_options(
+            runner,
+            prism_location="/nowhere",
+            job_endpoint=None,
+            parallelism=2,
+            state=None,
+            extra=[],
+        )
+    assert message in str(error.value)
+
+
+def test_settings_of_kafka_come_from_a_file_and_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "kafka.properties"
+    file.write_text("# TLS\nsecurity.protocol = SASL_SSL\nsasl.password=${SECRET}\n", "utf-8")
+    monkeypatch.setenv("SECRET", "a=b")
+    found = read_properties(str(file))
+    assert found == {"security.protocol": "SASL_SSL", "sasl.password": "a=b"}
+    monkeypatch.delenv("SECRET")
+    with pytest.raises(ConfigurationError, match="must be set in the environment"):
+        read_properties(str(file))
+    file.write_text("group.id=mine\n", "utf-8")
+    with pytest.raises(ConfigurationError, match="set by the command itself"):
+        read_properties(str(file))
+    file.write_text("what\n", "utf-8")
+    with pytest.raises(ConfigurationError, match="name=value"):
+        read_properties(str(file))
+
+
+def test_where_a_group_without_offsets_begins() -> None:
+    assert parse_start("latest") == "latest"
+    assert parse_start("1970-01-01T00:00:01Z") == 1_000_000
+    assert parse_start("0:12, 3:4") == ((0, 12), (3, 4))
+    with pytest.raises(ConfigurationError, match="--start must be"):
+        parse_start("yesterday")
