@@ -14,17 +14,22 @@ import apache_beam as beam
 from meters.timeline import Timeline
 from transforms.kafka_source import ReadMessages
 from transforms.shard_stage import ShardStage
+from transforms.shards_in_process import ShardsInProcess
 from transforms.stream_ingest import IngestMessages
 from transforms.stream_options import StreamOptions
-from transforms.stream_rounds import ReadRound, ShardRound
+from transforms.stream_rounds import ReadRound
 
 
 @dataclass(frozen=True)
 class Streaming:
-    """One stream: where it reads, for whom, and by which catalogs."""
+    """One stream: where it reads, for whom, and by which catalogs.
+
+    `keyed` says that the runner keeps state, by key, beyond the life of its workers.
+    """
 
     options: StreamOptions
     timeline: Timeline
+    keyed: bool = True
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
@@ -36,13 +41,14 @@ class Streaming:
             bundle_seconds=options.bundle_seconds,
             idle_seconds=options.idle_seconds,
         )
+        stage = ShardStage if self.keyed else ShardsInProcess
         _ = (
             pipeline
             | "Splits" >> beam.Create(range(options.kafka.splits))
             | "SpreadSplits" >> beam.Reshuffle()
             | "Read" >> beam.ParDo(read)
             | "Ingest" >> beam.ParDo(IngestMessages(options, self.timeline))
-            | "Shards" >> beam.ParDo(ShardStage(options, self.timeline))
+            | "Shards" >> beam.ParDo(stage(options, self.timeline))
         )
 
 
@@ -60,6 +66,5 @@ class StreamingRound:
             | "Splits" >> beam.Create(range(self.options.kafka.splits))
             | "Read" >> beam.ParDo(ReadRound(self.options))
             | "Ingest" >> beam.ParDo(IngestMessages(self.options, self.timeline))
-            | "ByShard" >> beam.GroupByKey()
-            | "Shards" >> beam.ParDo(ShardRound(self.options, self.timeline))
+            | "Shards" >> beam.ParDo(ShardsInProcess(self.options, self.timeline))
         )

@@ -102,7 +102,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             f"reading {command.topic} ({partitions} partitions) at {command.bootstrap} "
             f"as group {settings.group}, by {command.runner}"
         )
-        stream = Streaming(options, timeline)
+        stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
             with _stopping() as stop, reported(("read", "stored", "quarantined", "duplicates")):
                 if command.runner == "direct":

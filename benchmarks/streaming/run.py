@@ -51,8 +51,9 @@ def message(rng: random.Random, number: int, at: float) -> tuple[bytes, bytes]:
 
 
 def producer(kafka: Kafka) -> Producer:
-    settings = {"linger.ms": 5, "compression.type": "lz4", "queue.buffering.max.messages": 10**6, "log_level": 2}
-    return Producer({"bootstrap.servers": kafka.bootstrap, **settings})
+    settings = {"linger.ms": 5, "compression.type": "lz4", "log_level": 2}
+    queue = {"queue.buffering.max.messages": 10**6}
+    return Producer({"bootstrap.servers": kafka.bootstrap, **settings, **queue})
 
 
 def send(client: Producer, topic: str, pair: tuple[bytes, bytes]) -> None:

@@ -1,0 +1,51 @@
+"""The shards of a stream whose runner keeps no state beyond its process.
+
+    delivery -> the shard's lock -> receive, flush where one is due
+
+Prism and the DirectRunner lose keyed state when they end, so a start loads the shards
+from the raw events whatever they kept. Here shards are kept in the memory of the one
+process, and a lock for each does what a key does elsewhere. Prism 2.77 is not asked for
+keyed state for another reason as well: where it splits a slow bundle between two
+elements of one key, it gives that key to two bundles at once, and one loses its writes
+(`splitBundle` in its elementmanager.go frees the key). A bundle that fails ends the job.
+"""
+
+from __future__ import annotations
+
+import apache_beam as beam
+
+from meters.timeline import Timeline
+from transforms.connection import connect_patiently
+from transforms.deliveries import decode
+from transforms.shard_flush import ShardWork
+from transforms.shard_memory import MEMORY
+from transforms.stream_options import StreamOptions
+
+_NONCE = b"process"
+
+
+@beam.typehints.with_input_types(tuple[int, bytes])
+class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
+    """(shard, encoded `Delivery`) -> nothing; fused with the ingest of the delivery."""
+
+    def __init__(self, options: StreamOptions, timeline: Timeline) -> None:
+        self._options = options
+        self._timeline = timeline
+
+    def setup(self) -> None:
+        """Open the warehouse once a worker."""
+        warehouse = connect_patiently(self._options.warehouse)
+        self._work = ShardWork(warehouse, self._options, self._timeline)
+
+    def process(self, element: tuple[int, bytes]) -> None:
+        """One delivery."""
+        number, encoded = element
+        work, job = self._work, self._options.job
+        delivery = decode(encoded)
+        with MEMORY.lock(job, number):
+            shard = MEMORY.take(job, number, _NONCE) or work.load(number)
+            if shard.released and (delivery.frames or not delivery.drained):
+                shard = work.load(number, shard.state.closed_until)
+            if work.receive(shard, delivery):
+                work.flush(number, shard, delivery.splits)
+            MEMORY.put(job, number, _NONCE, shard)
