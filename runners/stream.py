@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from io import StringIO
 from threading import Event
 from typing import Any
 
@@ -104,11 +105,14 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         )
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
+            result = None
             with _stopping() as stop, reported(("read", "stored", "quarantined", "duplicates")):
                 if command.runner == "direct":
                     _run_rounds(stream, warehouse, stop, command.beam_options)
                 else:
-                    _run(stream, beam_options, warehouse, stop)
+                    result = _run(stream, beam_options, warehouse, stop)
+            if result is not None:
+                _leave(result)
         finally:
             CONSUMERS.close(options.job)
             MEMORY.drop(options.job)
@@ -129,7 +133,7 @@ def _stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse, stop: Event) -> None:
+def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse, stop: Event) -> Any:
     """Launch the pipeline and watch it until it is asked, or allowed, to end."""
     options = stream.options
     started = time.time_ns() // 1000
@@ -148,8 +152,13 @@ def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse, stop: Event
         raise
     except Exception as error:
         raise BeammeterError(cause(error)) from error
-    # Workers complain, each with a traceback, about the runner that leaves them.
-    with suppress(Exception), redirect_stderr(StringIO()):
+    return result
+
+
+def _leave(result: Any) -> None:
+    """End the job. Its workers complain, each with a traceback, about a runner that is gone."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
+    with suppress(Exception):
         result.cancel()
 
 
