@@ -15,7 +15,7 @@ A streaming job also wants
 
 Cancelling a job through Beam ends only the job server's watch over it: Flink runs it on. Give a
 streaming job a job server of its own, which takes two seconds, or use `cancel_jobs()` of a
-cluster. A cluster gets all jars with every job, which takes about 15 seconds.
+cluster.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ taskmanager.bind-host: {host}
 taskmanager.numberOfTaskSlots: {slots}
 blob.server.port: 0
 io.tmp.dirs: {folder}/tmp
-# The job server sends its jars with every job; they are the same as those here.
+# The job server sends its jar with every job; it is the one that is here already.
 classloader.resolve-order: parent-first
 state.checkpoints.dir: file://{folder}/checkpoints
 restart-strategy.type: fixed-delay
