@@ -75,7 +75,9 @@ def prism() -> Path:
 
 @pytest.fixture(scope="session")
 def flink_job_server() -> Iterator[JobServer]:
-    """Beam's job server with an embedded Flink for every job."""
+    """Beam's job server with an embedded Flink for every job. Cancelled jobs run on: for a
+    streaming job start a server of its own.
+    """
     server = JobServer()
     or_skip(server.start)
     yield server

@@ -6,10 +6,16 @@
     with JobServer() as server:
         options = [*server.options, "--environment_type=LOOPBACK"]
 
-A streaming job also wants `--checkpointing_interval=MILLISECONDS`, `--max_bundle_time_mills=100`
-(without it nothing is emitted for tens of seconds), and `--state_backend=filesystem` (or
-`rocksdb`) with `--state_backend_storage_path=file:///DIR`: the default storage takes no
-checkpoint above 5 MB. A job outlives the client that started it: cancel it.
+A streaming job also wants
+    --checkpointing_interval=MILLISECONDS
+    --max_bundle_time_mills=100             or nothing is emitted for tens of seconds
+    --finish_bundle_before_checkpointing    or what a checkpoint ends waits for the next bundle
+    --state_backend=filesystem (or rocksdb) --state_backend_storage_path=file:///DIR
+                                            or no checkpoint may be above 5 MB
+
+Cancelling a job through Beam ends only the job server's watch over it: Flink runs it on. Give a
+streaming job a job server of its own, which takes two seconds, or use `cancel_jobs()` of a
+cluster.
 """
 
 from __future__ import annotations
@@ -18,7 +24,6 @@ import json
 import os
 import shutil
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
@@ -27,18 +32,9 @@ from tests.services import fetch
 from tests.services.process import LOCALHOST, Process, ServiceError, free_port, listens
 
 LONGEST_START = 90.0
+ENDED = ("FINISHED", "CANCELED", "FAILED")
 # What Flink 1.19's own start scripts open on Java 17, as far as its state and network code need.
 OPENS = ("lang", "lang.reflect", "net", "io", "nio", "text", "time", "util", "util.concurrent")
-# The job server sends its whole class path to a cluster with every job. These are half of it and
-# are needed only where tasks run (the cluster has them) or on Google Cloud.
-NOT_SENT = (
-    "conscrypt-",
-    "flink-rpc-akka-",
-    "flink-shaded-zookeeper-",
-    "frocksdbjni-",
-    "grpc-netty-shaded-",
-    "grpc-xds-",
-)
 CONFIGURATION = """\
 jobmanager.rpc.address: {host}
 jobmanager.rpc.port: {rpc}
@@ -51,7 +47,7 @@ taskmanager.bind-host: {host}
 taskmanager.numberOfTaskSlots: {slots}
 blob.server.port: 0
 io.tmp.dirs: {folder}/tmp
-# The job server sends its jars with every job; they are the same as those here.
+# The job server sends its jar with every job; it is the one that is here already.
 classloader.resolve-order: parent-first
 state.checkpoints.dir: file://{folder}/checkpoints
 restart-strategy.type: fixed-delay
@@ -112,8 +108,7 @@ class JobServer:
         """
         if self._external:
             return
-        leave = () if self._cluster is None else NOT_SENT
-        base = _java(self._folder, "-Xmx2g", leave=leave)
+        base = _java(self._folder, "-Xmx2g")
         job, artifacts = free_port(), free_port()
         command = [*base, "org.apache.beam.runners.flink.FlinkJobServerDriver"]
         command += ["--job-host", LOCALHOST, "--job-port", str(job)]
@@ -165,6 +160,8 @@ class FlinkCluster:
             Unavailable: Java is missing, or the jars cannot be fetched.
             ServiceError: one of them did not start; with the last lines of its log.
         """
+        if self._jobmanager is not None:
+            raise ServiceError("the cluster runs already")
         folder = self._folder.path()
         configuration = CONFIGURATION.format(
             host=LOCALHOST,
@@ -211,6 +208,19 @@ class FlinkCluster:
         except (OSError, ValueError):
             return None
 
+    def cancel_jobs(self) -> None:
+        """Cancel all jobs that are not at their end, and wait until they are.
+
+        Raises:
+            ServiceError: a job still runs after a minute.
+        """
+        if self._jobmanager is None:
+            raise ServiceError("the cluster is not running")
+        for job in self._running_jobs():
+            url = f"http://{self.rest}/jobs/{job}?mode=cancel"
+            urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
+        self._jobmanager.wait(lambda: not self._running_jobs(), LONGEST_START)
+
     def stop(self) -> None:
         """End the cluster."""
         for process in (self._taskmanager, self._jobmanager):
@@ -218,6 +228,10 @@ class FlinkCluster:
                 process.kill()
         self._taskmanager = self._jobmanager = None
         self._folder.remove()
+
+    def _running_jobs(self) -> list[str]:
+        known = self.get("/jobs") or {}
+        return [each["id"] for each in known.get("jobs", ()) if each["status"] not in ENDED]
 
     def _taskmanagers(self) -> list[str]:
         known = self.get("/taskmanagers") or {}
@@ -246,14 +260,12 @@ class _Folder:
         self._temporary = None
 
 
-def _java(folder: _Folder, *options: str, leave: tuple[str, ...] = ()) -> list[str]:
-    """The start of a command line, up to the main class, without the jars to `leave`."""
+def _java(folder: _Folder, *options: str) -> list[str]:
+    """The start of a command line, up to the main class. Temporary files go to the folder too."""
     temporary = folder.path() / "tmp"
     temporary.mkdir(exist_ok=True)
     opens = [f"--add-opens=java.base/java.{each}=ALL-UNNAMED" for each in OPENS]
     logger = "-Dorg.slf4j.simpleLogger"
     logs = [f"{logger}.showDateTime=true", f"{logger}.dateTimeFormat=HH:mm:ss.SSS"]
     more = [f"-Djava.io.tmpdir={temporary}", *logs, f"{logger}.showThreadName=false"]
-    jars = sorted(fetch.flink_jars().glob("*.jar"))
-    path = os.pathsep.join(str(jar) for jar in jars if not jar.name.startswith(leave))
-    return [fetch.java(), *options, *opens, *more, "-cp", path]
+    return [fetch.java(), *options, *opens, *more, "-cp", f"{fetch.flink_jars()}/*"]

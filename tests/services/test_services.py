@@ -14,6 +14,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.coders import BooleanCoder
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.userstate import ReadModifyWriteRuntimeState, ReadModifyWriteStateSpec
 from confluent_kafka import Consumer, Producer
 
@@ -30,6 +31,7 @@ pytestmark = [
 ]
 WORDS = ["a", "b", "a", "c", "a", "b"]
 COUNTED = ["a 3", "b 2", "c 1"]
+NEW = ["a is new", "b is new", "c is new"]
 
 
 @pytest.fixture
@@ -126,41 +128,56 @@ def test_flink_runs_a_bounded_pipeline(flink_job_server: JobServer, tmp_path: Pa
     assert counts(flink_job_server.options, tmp_path / "out") == COUNTED
 
 
-@pytest.mark.parametrize("backend", ["filesystem", "rocksdb"])
-def test_flink_runs_a_streaming_pipeline_with_keyed_state(
-    flink_job_server: JobServer, tmp_path: Path, backend: str
-) -> None:
-    out = tmp_path / "out"
-    options = [
-        *flink_job_server.options,
+def stream(options: list[str], folder: Path, backend: str) -> PipelineResult:
+    """Start a job that writes every new word to the file `out`; it runs until it is cancelled."""
+    streaming = [
+        *options,
         "--environment_type=LOOPBACK",
         "--streaming",
         "--checkpointing_interval=1000",
         "--max_bundle_time_mills=100",
+        "--finish_bundle_before_checkpointing",
         f"--state_backend={backend}",
-        f"--state_backend_storage_path=file://{tmp_path}/checkpoints",
+        f"--state_backend_storage_path=file://{folder}/checkpoints",
     ]
-    pipeline = beam.Pipeline(options=PipelineOptions(options))
+    pipeline = beam.Pipeline(options=PipelineOptions(streaming))
     keyed = pipeline | beam.Create(WORDS) | beam.Map(lambda word: (word, 1))
-    keyed | beam.ParDo(FirstOnly()) | beam.Map(write, path=out)
-    job = pipeline.run()
+    keyed | beam.ParDo(FirstOnly()) | beam.Map(write, path=folder / "out")
+    return pipeline.run()
+
+
+def await_lines(path: Path, expected: list[str]) -> None:
     deadline = time.monotonic() + 60
-    while lines(out) != ["a is new", "b is new", "c is new"] and time.monotonic() < deadline:
+    while lines(path) != expected and time.monotonic() < deadline:
         time.sleep(0.1)
-    job.cancel()
-    with pytest.raises(RuntimeError, match="failed in state CANCELLED"):
-        job.wait_until_finish()
-    assert lines(out) == ["a is new", "b is new", "c is new"]
+    assert lines(path) == expected
 
 
-def test_a_cluster_runs_a_pipeline_on_a_new_taskmanager_after_a_kill(tmp_path: Path) -> None:
-    cluster = FlinkCluster()
-    or_skip(cluster.start)
-    with cluster, JobServer(cluster=cluster) as server:
+@pytest.mark.parametrize("backend", ["filesystem", "rocksdb"])
+def test_flink_runs_a_streaming_pipeline_with_keyed_state(tmp_path: Path, backend: str) -> None:
+    or_skip(fetch.flink_jars)
+    with JobServer() as server:
+        job = stream(server.options, tmp_path, backend)
+        await_lines(tmp_path / "out", NEW)
+        job.cancel()
+        with pytest.raises(RuntimeError, match="failed in state CANCELLED"):
+            job.wait_until_finish()
+
+
+def test_a_cluster_runs_jobs_with_a_new_taskmanager_after_a_kill(tmp_path: Path) -> None:
+    or_skip(fetch.flink_jars)
+    with FlinkCluster() as cluster, JobServer(cluster=cluster) as server:
         cluster.kill_taskmanager()
         cluster.start_taskmanager()
-        assert counts(server.options, tmp_path / "out") == COUNTED
-        assert [job["status"] for job in cluster.get("/jobs")["jobs"]] == ["FINISHED"]
+        assert counts(server.options, tmp_path / "bounded") == COUNTED
+        job = stream(server.options, tmp_path, "filesystem")
+        await_lines(tmp_path / "out", NEW)
+        job.cancel()
+        with pytest.raises(RuntimeError, match="failed in state CANCELLED"):
+            job.wait_until_finish()
+        cluster.cancel_jobs()
+        ended = sorted(each["status"] for each in cluster.get("/jobs")["jobs"])
+        assert ended == ["CANCELED", "FINISHED"]
 
 
 def test_a_start_that_fails_shows_the_end_of_the_log(tmp_path: Path) -> None:
