@@ -39,7 +39,7 @@ def build_invoice(
     `usage` maps a meter id to its usage over `slot.arrears.part`; a meter that is
     missing was not used, and its line has quantity 0. Meters that the plan does
     not charge are ignored. Where usage has no price, a draft is held, with the reason. `terms` are
-    its coupons and taxes.
+    its coupons, credits and taxes.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
@@ -58,7 +58,7 @@ def build_invoice(
             segment = slot.advance if charge.when == "advance" else slot.arrears
             if segment is not None:
                 lines.append(fee_line(charge, segment, context))
-    settled, redemptions = settle(lines, terms, context.exponent)
+    settled = settle(lines, terms, context.exponent)
     return Invoice(
         invoice_id=invoice_id,
         tenant=tenant,
@@ -71,10 +71,12 @@ def build_invoice(
         sequence=slot.sequence,
         period_start=slot.period_start,
         period_end=slot.period_end,
-        lines=settled,
+        lines=settled.lines,
         catalog_hash=catalog_hash,
         hold_reason=hold_reason,
-        redemptions=redemptions,
+        prepaid=settled.prepaid,
+        redemptions=settled.redemptions,
+        burns=settled.burns,
     )
 
 

@@ -3,9 +3,9 @@
     line coupons -> plan coupons -> invoice coupons; in each, percentages before amounts
 
 Each is computed on what remains of the lines that it applies to, rounded once to the
-minor unit, and spread over them by largest remainders. No line falls below 0, so what
-a coupon cannot take off lapses. A line with a negative amount (money given back) has
-nothing to take off.
+minor unit, and spread over them by largest remainders. Neither a line nor the sum of
+all lines falls below 0, so what a coupon cannot take off lapses. A line with a
+negative amount (money given back) has nothing to take off.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def redeem(
     currency. A coupon that finds nothing to take off is not redeemed.
     """
     remaining = [max(minor_units(Fraction(line.amount), exponent), 0) for line in lines]
+    given_back = sum(min(minor_units(Fraction(line.amount), exponent), 0) for line in lines)
     taken = [0] * len(lines)
     names: list[list[str]] = [[] for _ in lines]
     redemptions = []
@@ -53,8 +54,8 @@ def redeem(
             index for index, line in enumerate(lines) if remaining[index] and _applies(coupon, line)
         ]
         base = sum(remaining[index] for index in eligible)
-        off = min(_off(coupon, base, exponent), base)
-        if not off:
+        off = min(_off(coupon, base, exponent), base, sum(remaining) + given_back)
+        if off <= 0:
             continue
         parts = spread(off, [Fraction(remaining[index]) for index in eligible])
         for index, part in zip(eligible, parts, strict=True):

@@ -102,14 +102,23 @@ class Redemption:
 
 
 @dataclass(frozen=True, slots=True)
+class Burn:
+    """What one invoice took of one credit grant, in the units of the currency."""
+
+    grant: str
+    kind: Literal["paid", "promotional"]
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
     """One document: a header and its lines, in one currency.
 
     `period_start` and `period_end` are half-open UTC instants, null on a quote.
     `number`, `issuer`, `issue_date` and `due_date` come with finalization.
-    `prepaid` is what paid credits cover, `redemptions` what each coupon took off (no part
-    of the JSON). `hold_reason` says why a held invoice
-    was not finalized.
+    `prepaid` is what paid credits cover, `redemptions` what each coupon took off,
+    `burns` what it took of each credit grant (neither is part of the JSON).
+    `hold_reason` says why a held invoice was not finalized.
     """
 
     invoice_id: str
@@ -132,6 +141,7 @@ class Invoice:
     hold_reason: str | None = None
     prepaid: Decimal = Decimal(0)
     redemptions: tuple[Redemption, ...] = ()
+    burns: tuple[Burn, ...] = ()
 
     @property
     def subtotal(self) -> Decimal:

@@ -32,6 +32,7 @@ from meters.catalog_prices import Tier as Tier
 from meters.catalog_prices import UnitPrice as UnitPrice
 from meters.catalog_prices import VolumePrice as VolumePrice
 from meters.catalog_terms import Coupon as Coupon
+from meters.catalog_terms import CreditGrant as CreditGrant
 from meters.catalog_terms import Tax as Tax
 from meters.catalog_terms import span_conflicts
 from meters.catalog_values import (
@@ -188,6 +189,7 @@ class Catalog(Model):
     subscriptions: list[Subscription] = Field(default_factory=list)
     coupons: list[Coupon] = Field(default_factory=list)
     taxes: list[Tax] = Field(default_factory=list)
+    credits: list[CreditGrant] = Field(default_factory=list)
 
     @cached_property
     def meters_by_id(self) -> dict[str, Meter]:
@@ -218,3 +220,11 @@ class Catalog(Model):
     def taxes_by_id(self) -> dict[str, Tax]:
         """Taxes by their id."""
         return {tax.id: tax for tax in self.taxes}
+
+    @cached_property
+    def grants_by_customer(self) -> dict[str, tuple[CreditGrant, ...]]:
+        """Credit grants by the id of their customer."""
+        found: dict[str, tuple[CreditGrant, ...]] = {}
+        for grant in self.credits:
+            found[grant.customer] = (*found.get(grant.customer, ()), grant)
+        return found

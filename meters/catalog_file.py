@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from meters.catalog import (
     Catalog,
     Coupon,
+    CreditGrant,
     Customer,
     Meter,
     Model,
@@ -48,6 +49,7 @@ _SECTIONS: dict[str, type[Model]] = {
     "subscriptions": Subscription,
     "coupons": Coupon,
     "taxes": Tax,
+    "credits": CreditGrant,
 }
 _SUFFIXES = {".yaml", ".yml"}
 
@@ -245,6 +247,9 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
         yield from _listed(item, "coupons", "coupons")
     elif item.section == "customers":
         yield ("tax",), "taxes", item.data.get("tax")
+    elif item.section == "credits":
+        yield ("customer",), "customers", item.data.get("customer")
+        yield from _listed(item, "plans", "plans")
     elif item.section == "coupons":
         yield from _listed(item, "plans", "plans")
     elif item.section == "plans":
@@ -271,6 +276,7 @@ def catalog_hash(catalog: Catalog) -> str:
     later = {
         "coupons": _sorted([_content(each, described) for each in catalog.coupons]),
         "taxes": _sorted([_content(each, described) for each in catalog.taxes]),
+        "credits": _sorted([_content(each, described) for each in catalog.credits]),
     }
     return _hash(
         {

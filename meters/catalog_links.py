@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from meters.catalog import Catalog, Coupon, Meter, Plan, Subscription
+from meters.catalog import Catalog, Coupon, CreditGrant, Meter, Plan, Subscription
 from meters.catalog_charges import UsageCharge
 from meters.catalog_prices import PercentagePrice, Price, by_event
 from meters.catalog_values import Conflict
@@ -26,16 +26,37 @@ def link_conflicts(catalog: Catalog) -> Iterator[tuple[str, int, Path, str]]:
         for path, message in _plan_conflicts(plan, meters):
             yield "plans", position, path, message
     charges = {charge.id for plan in catalog.plans for charge in plan.charges}
-    for position, coupon in enumerate(catalog.coupons):
-        for index, name in enumerate(coupon.charges):
+    scoped: list[tuple[str, int, Coupon | CreditGrant]] = []
+    scoped += [("coupons", position, each) for position, each in enumerate(catalog.coupons)]
+    scoped += [("credits", position, each) for position, each in enumerate(catalog.credits)]
+    for section, position, item in scoped:
+        for index, name in enumerate(item.charges):
             if name not in charges:
                 message = f"must be the id of a charge of one of the plans (got {name!r})"
-                yield "coupons", position, ("charges", index), message
+                yield section, position, ("charges", index), message
     plans = {plan.id: plan for plan in catalog.plans}
+    yield from _unusable_grants(catalog, plans)
     coupons = {coupon.id: coupon for coupon in catalog.coupons}
     for position, subscription in enumerate(catalog.subscriptions):
         for path, message in _coupon_conflicts(subscription, plans, coupons):
             yield "subscriptions", position, path, message
+
+
+def _unusable_grants(
+    catalog: Catalog, plans: Mapping[str, Plan]
+) -> Iterator[tuple[str, int, Path, str]]:
+    """Grants in a currency that their customer is never billed in."""
+    billed: dict[str, set[str]] = {}
+    for subscription in catalog.subscriptions:
+        if subscription.plan in plans:
+            currency = plans[subscription.plan].currency
+            billed.setdefault(subscription.customer, set()).add(currency)
+    for position, grant in enumerate(catalog.credits):
+        currencies = billed.get(grant.customer, set())
+        if grant.currency not in currencies:
+            known = ", ".join(sorted(currencies)) or "none: it has no subscription"
+            must = f"must be a currency that customer {grant.customer} is billed in, {known}"
+            yield "credits", position, ("currency",), f"{must} (got {grant.currency!r})"
 
 
 def _coupon_conflicts(

@@ -1,13 +1,14 @@
-"""What is taken off an invoice and put on it: coupons and taxes.
+"""What is taken off an invoice and put on it: coupons, taxes and credit grants.
 
-The arithmetic is `billing.coupons` and `billing.taxes`; `docs/catalog.md` explains
-every key.
+The arithmetic is `billing.coupons`, `billing.taxes` and `billing.credits`;
+`docs/catalog.md` explains every key.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Self
+from decimal import ROUND_DOWN, Context, Decimal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,7 +22,10 @@ from meters.catalog_values import (
     Percent,
     Positive,
 )
+from meters.currencies import currency_exponent
 from meters.timestamps import format_instant
+
+_WIDE = Context(prec=60)
 
 
 def span_conflicts(start: datetime | None, end: datetime | None, name: str) -> list[Conflict]:
@@ -30,6 +34,16 @@ def span_conflicts(start: datetime | None, end: datetime | None, name: str) -> l
         return []
     message = f"must be after the start, {format_instant(start)} (got {format_instant(end)})"
     return [((name,), message)]
+
+
+def amount_conflicts(amount: Decimal, currency: str) -> list[Conflict]:
+    """An amount that is finer than the minor unit of its currency, as a conflict."""
+    exponent = currency_exponent(currency)
+    if amount == amount.quantize(Decimal(1).scaleb(-exponent), ROUND_DOWN, _WIDE):
+        return []
+    return [
+        (("amount",), f"must have at most the {exponent} decimals of {currency} (got {amount})")
+    ]
 
 
 class Coupon(Model):
@@ -64,6 +78,8 @@ class Coupon(Model):
             conflicts.append((("currency",), "must be left out without amount"))
         if self.charges and self.plans:
             conflicts.append((("plans",), "must be left out beside charges"))
+        if self.amount is not None and self.currency is not None:
+            conflicts += amount_conflicts(self.amount, self.currency)
         conflicts += span_conflicts(self.start, self.end, "end")
         if conflicts:
             raise Misfit(conflicts)
@@ -77,3 +93,35 @@ class Tax(Model):
     rate: Percent
     inclusive: bool = False
     description: str = ""
+
+
+class CreditGrant(Model):
+    """Money that a customer's invoices burn down before anything is due.
+
+    A `paid` grant is a payment in advance, taken after tax; a `promotional` one is a
+    discount, taken before tax. It is burnt by invoices dated from `start` to before
+    `expires`, on lines of the given `charges`, else of the given `plans`, else on all.
+    A smaller `priority` burns first.
+    """
+
+    id: Id
+    customer: Id
+    amount: Positive
+    currency: Currency
+    kind: Literal["paid", "promotional"] = "paid"
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    start: Instant
+    expires: Instant | None = None
+    charges: list[Id] = Field(default_factory=list)
+    plans: list[Id] = Field(default_factory=list)
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        conflicts = amount_conflicts(self.amount, self.currency)
+        if self.charges and self.plans:
+            conflicts.append((("plans",), "must be left out beside charges"))
+        conflicts += span_conflicts(self.start, self.expires, "expires")
+        if conflicts:
+            raise Misfit(conflicts)
+        return self

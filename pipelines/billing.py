@@ -10,7 +10,7 @@ run writes the same rows again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -22,14 +22,15 @@ from meters.catalog import Catalog
 from transforms.invoices import RateSubscriptions, WriteDrafts, to_json
 
 BATCH = 500
-"""Subscriptions that are rated with one query."""
+"""Subscriptions that are rated with one query, or those of one customer where it has more."""
 
 
 @dataclass(frozen=True)
 class Billing:
     """One billing run over some subscriptions.
 
-    Every period that ended by `as_of` is billed. A `preview` writes nothing to the
+    `subscriptions` names all of each customer's. Every period that ended by `as_of` is
+    billed. A `preview` writes nothing to the
     warehouse. The invoices are written as lines of JSON to files that begin with
     `results`.
     """
@@ -51,8 +52,7 @@ class Billing:
             as_of=self.as_of,
             status=self.status,
         )
-        names = list(self.subscriptions)
-        batches = [names[at : at + BATCH] for at in range(0, len(names), BATCH)]
+        batches = list(_batches(self.catalog, self.subscriptions))
         invoices = (
             pipeline
             | "Subscriptions" >> beam.Create(batches)
@@ -70,3 +70,18 @@ class Billing:
             | "ToJson" >> beam.Map(to_json).with_output_types(str)
             | "Results" >> beam.io.WriteToText(self.results)
         )
+
+
+def _batches(catalog: Catalog, subscriptions: Sequence[str]) -> Iterator[list[str]]:
+    """Subscriptions in batches that never part those of one customer."""
+    customers: dict[str, list[str]] = {}
+    for name in subscriptions:
+        customers.setdefault(catalog.subscriptions_by_id[name].customer, []).append(name)
+    batch: list[str] = []
+    for names in customers.values():
+        if batch and len(batch) + len(names) > BATCH:
+            yield batch
+            batch = []
+        batch += names
+    if batch:
+        yield batch

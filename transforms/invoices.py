@@ -1,8 +1,8 @@
 """Rating: subscriptions and their merged usage become invoices.
 
-    subscriptions -> due slots -> usage merged by ClickHouse -> build_invoice -> documents
+    customers -> due slots -> usage merged by ClickHouse -> bill_customer -> documents
 
-A slot needs nothing but its own subscription and usage, so subscriptions are rated in
+A customer needs nothing but its own subscriptions and usage, so customers are rated in
 any number of batches, on any number of workers, with the same result.
 """
 
@@ -14,11 +14,10 @@ from datetime import datetime
 import apache_beam as beam
 import msgspec
 
-from billing.builder import build_invoice
+from billing.customer import SlotUsage, bill_customer
 from billing.invoice import Invoice, Status
 from billing.quantities import UsageOf
 from billing.slots import Slot, due
-from billing.terms import terms_of
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_hash
 from transforms import progress
@@ -31,7 +30,10 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
-    """Ids of subscriptions -> `Invoice`s of every period that ended by `as_of`."""
+    """Ids of subscriptions -> `Invoice`s of every period that ended by `as_of`.
+
+    A batch has all subscriptions of each of its customers.
+    """
 
     def __init__(
         self, catalog: Catalog, *, tenant: str, warehouse: str, as_of: datetime, status: Status
@@ -50,18 +52,13 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
     def process(self, subscriptions: Sequence[str]) -> Iterator[Invoice]:
         """Rate one batch with one query."""
         slots = [slot for name in subscriptions for slot in self._due(name)]
-        earlier: dict[str, list[datetime]] = {}
+        customers: dict[str, list[SlotUsage]] = {}
         for slot, usage in zip(slots, self._usage(slots), strict=True):
-            subscription = self._catalog.subscriptions_by_id[slot.subscription]
-            plan = self._catalog.plans_by_id[slot.plan]
-            dates = earlier.setdefault(slot.subscription, [])
-            terms = terms_of(self._catalog, subscription, plan, slot.billing_date, dates)
-            dates.append(slot.billing_date)
-            yield build_invoice(
-                slot,
-                plan,
-                usage,
-                terms=terms,
+            customers.setdefault(slot.customer, []).append((slot, usage))
+        for found in customers.values():
+            yield from bill_customer(
+                self._catalog,
+                found,
                 tenant=self._tenant,
                 status=self._status,
                 catalog_hash=self._hash,

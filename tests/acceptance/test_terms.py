@@ -58,6 +58,29 @@ def test_coupons_come_off_in_their_months_and_tax_is_of_what_is_left(new_site):
     assert site.bill("2026-07-01T00:00:00Z") == bills
 
 
+def test_credits_burn_from_invoice_to_invoice_and_a_second_run_burns_nothing_more(new_site):
+    credits = [
+        {"id": "paid", "amount": "12.00", "start": "2026-01-01T00:00:00Z"},
+        {"id": "gift", "amount": "4.00", "start": "2026-04-15T00:00:00Z", "kind": "promotional"},
+    ]
+    grants = [{"customer": "c", "currency": "EUR", **each} for each in credits]
+    only = subscription("s", "c", "p", "2026-03-01T00:00:00Z")
+    site = site_of(new_site, credits=grants, subscriptions=[only])
+    bills = site.bill("2026-07-01T00:00:00Z")
+    # 10.00 at 19 and 3.33 at 7: 1.90 + 0.23 of tax
+    sums = [tuple(b[n] for n in ("subtotal", "credit", "tax", "prepaid", "due")) for b in bills]
+    assert sums == [
+        ("13.33", "0.00", "2.13", "12.00", "3.46"),
+        ("13.33", "4.00", "1.49", "0.00", "10.82"),  # 7.00 at 19 and 2.33 at 7
+        ("13.33", "0.00", "2.13", "0.00", "15.46"),
+        ("13.33", "0.00", "2.13", "0.00", "15.46"),
+    ]
+    assert site.bill("2026-07-01T00:00:00Z") == bills
+    assert site.bill("2026-05-01T00:00:00Z", "--preview") == [
+        {**bill, "status": "preview"} for bill in bills[:2]
+    ]
+
+
 @pytest.mark.parametrize(
     ("coupon", "message"),
     [

@@ -14,6 +14,7 @@ from billing.builder import build_invoice
 from billing.coupons import coupons_in_force, redeem
 from billing.invoice import NO_GROUP, Line
 from billing.money import minor_units, spread_shares
+from billing.slots import due
 from billing.taxes import add_taxes
 from billing.terms import Terms, terms_of
 from meters.catalog import Catalog, Coupon, Tax
@@ -88,8 +89,9 @@ def test_a_discount_is_spread_by_largest_remainders_and_ties_go_to_the_first_cha
 
 def test_no_line_falls_below_0_and_what_is_left_of_a_coupon_lapses() -> None:
     lines, taken = redeem([line(300), line(-200, "back")], [coupon("x", amount=50)], 2)
-    assert [each.discount for each in lines] == [3, 0]
-    assert taken[0].amount == 3
+    # The sum of all lines, with what is given back, does not fall below 0 either.
+    assert [each.discount for each in lines] == [1, 0]
+    assert taken[0].amount == 1
     assert redeem([line(0)], [coupon("x", percent=50)], 2)[1] == ()
 
 
@@ -197,12 +199,18 @@ def test_the_terms_of_an_invoice_are_those_of_the_catalog() -> None:
             "taxes": [{"id": "vat", "rate": 19}, {"id": "books", "rate": 7}],
         }
     )
-    acme, x = catalog.subscriptions
-    first = terms_of(catalog, acme, catalog.plans[0], DATES[0], [])
+    acme, x = (
+        due(each, catalog.plans[0], catalog.customers_by_id[each.customer], DATES[0])[0]
+        for each in (
+            entry.model_copy(update={"start": instant("2025-12-01T00:00Z")})
+            for entry in catalog.subscriptions
+        )
+    )
+    first = terms_of(catalog, acme, [], {})
     assert [each.id for each in first.coupons] == ["first"]
     assert [first.tax_of(line(1, name)) for name in "ab"] == [catalog.taxes[1], catalog.taxes[0]]
-    assert terms_of(catalog, acme, catalog.plans[0], DATES[1], DATES[:1]).coupons == ()
-    assert terms_of(catalog, x, catalog.plans[0], DATES[0], []).tax_of(line(1)) is None
+    assert terms_of(catalog, acme, DATES[:1], {}).coupons == ()
+    assert terms_of(catalog, x, [], {}).tax_of(line(1)) is None
 
 
 amounts = st.lists(st.integers(-5000, 10**7), min_size=1, max_size=8)
@@ -229,6 +237,7 @@ def test_discounts_sum_to_what_was_redeemed_and_no_line_goes_below_0(
 ) -> None:
     lines, taken = redeem([line(c, f"c{i}") for i, c in enumerate(cents)], coupons, 2)
     assert sum(each.discount for each in lines) == sum(each.amount for each in taken)
+    assert sum(each.amount - each.discount for each in lines) >= min(Decimal(sum(cents)) / 100, 0)
     for each, before in zip(lines, cents, strict=True):
         assert 0 <= each.discount * 100 <= max(before, 0)
     assert all(each.amount > 0 for each in taken)

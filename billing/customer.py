@@ -1,0 +1,61 @@
+"""All invoices of one customer, in the order in which they burn credits.
+
+    slots with their usage --by (billing date, currency, subscription)--> invoices
+
+Balances go from invoice to invoice, so the same catalog and usage give the same
+invoices and burns, whatever the order of the slots, and however often they are built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+
+from billing.builder import build_invoice
+from billing.credits import after, opening
+from billing.invoice import Invoice, Status
+from billing.quantities import UsageOf
+from billing.slots import Slot
+from billing.terms import terms_of
+from meters.catalog import Catalog
+
+SlotUsage = tuple[Slot, Mapping[str, UsageOf]]
+
+
+def bill_customer(
+    catalog: Catalog,
+    slots: Iterable[SlotUsage],
+    *,
+    tenant: str = "default",
+    status: Status = "draft",
+    catalog_hash: str | None = None,
+) -> Iterator[Invoice]:
+    """The invoices of one customer.
+
+    `slots` must be all of the customer's until some date: what an invoice finds of
+    coupons and credits depends on those before it.
+    """
+    dates: dict[str, list[datetime]] = {}
+    balances: dict[str, Decimal] | None = None
+    for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
+        grants = catalog.grants_by_customer.get(slot.customer, ())
+        if balances is None:
+            balances = opening(grants)
+        earlier = dates.setdefault(slot.subscription, [])
+        invoice = build_invoice(
+            slot,
+            catalog.plans_by_id[slot.plan],
+            usage,
+            tenant=tenant,
+            status=status,
+            catalog_hash=catalog_hash,
+            terms=terms_of(catalog, slot, earlier, balances),
+        )
+        earlier.append(slot.billing_date)
+        balances = after(balances, invoice)
+        yield invoice
+
+
+def _order(slot: Slot) -> tuple[datetime, str, bytes, int]:
+    return slot.billing_date, slot.currency, slot.subscription.encode(), slot.sequence
