@@ -31,7 +31,9 @@ from transforms.kafka_source import CONSUMERS
 from transforms.shard_memory import MEMORY
 from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
-from warehouse.ownership import read_progress
+from warehouse.leases import exclusive
+from warehouse.ownership import read_progress, take_over
+from warehouse.recovery import newest
 
 _WATCH_SECONDS = 0.5
 _COMMIT_SECONDS = 10.0
@@ -103,6 +105,10 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             f"reading {command.topic} ({partitions} partitions) at {command.bootstrap} "
             f"as group {settings.group}, by {command.runner}"
         )
+        with exclusive(warehouse, tenant):
+            first = max(0, newest(warehouse, tenant).timestamp - options.lateness_us)
+            now = time.time_ns() // 1000
+            take_over(warehouse, tenant, options.shards, first, now)
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
             result = None

@@ -52,26 +52,21 @@ def load(
 
 
 def _closed_until(warehouse: Warehouse, options: StreamOptions, shard: int, found: Newest) -> int:
-    """What progress says; at the very first start, what is stored counts as seen."""
+    """What progress says; at a start without any, what is stored counts as seen."""
     rows = read_progress(warehouse, options.tenant)
-    mine = [row for row in rows if (row.shards, row.shard) == (options.shards, shard)]
-    # After a change of the number of shards, all that was closed by any stays closed.
-    known = [row.closed_until for row in mine or rows]
-    return max(known) if known else max(0, found.timestamp - options.lateness_us)
+    known = [row.closed_until for row in rows if (row.shards, row.shard) == (options.shards, shard)]
+    return max(known, default=max(0, found.timestamp - options.lateness_us))
 
 
 def _settle(
     warehouse: Warehouse, options: StreamOptions, reader: ShardReader, closed_until: int
 ) -> None:
     """Mark dirty what may have been stored and not counted when the stream was killed."""
-    rows = [row for row in read_progress(warehouse, options.tenant) if row.owned]
-    mine = [row for row in rows if (row.shards, row.shard) == (reader.shards, reader.shard)]
-    if not rows:
-        return
-    last = min(row.updated_at for row in mine or rows)
-    marks = reader.unsettled(last - _MARGIN_US, closed_until)
-    if marks.num_rows:
-        mark_dirty(warehouse, options.tenant, marks)
+    for row in read_progress(warehouse, options.tenant):
+        if row.owned and (row.shards, row.shard) == (reader.shards, reader.shard):
+            marks = reader.unsettled(row.updated_at - _MARGIN_US, closed_until)
+            if marks.num_rows:
+                mark_dirty(warehouse, options.tenant, marks)
 
 
 def _identities(

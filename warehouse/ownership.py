@@ -163,3 +163,26 @@ def clear_marks(warehouse: Warehouse, tenant: str, marks: pa.Table) -> None:
     table = with_time(marks.select([*_MARK, "marked_at"]), "updated_at")
     table = table.append_column("cleared", pa.repeat(pa.scalar(1, pa.uint8()), table.num_rows))
     warehouse.insert("dirty", with_constants(table, tenant_id=tenant))
+
+
+def take_over(warehouse: Warehouse, tenant: str, shards: int, closed_until: int, now: int) -> None:
+    """Makes a stream of `shards` shards the owner, before it loads anything.
+
+    Nothing that is closed is opened again; at the very first start `closed_until` holds.
+    Rows of another number of shards are released, and what they may not have counted
+    stays known: the new rows are as old as the oldest of them. To be called under
+    `warehouse.leases.exclusive`, so that no repair is under way.
+    """
+    rows = read_progress(warehouse, tenant)
+    mine = {row.shard: row for row in rows if row.shards == shards}
+    others = [row for row in rows if row.owned and row.shards != shards]
+    closed = max([row.closed_until for row in rows], default=closed_until)
+    since = min([row.updated_at for row in others], default=now)
+    taken = []
+    for shard in range(shards):
+        known = mine.get(shard)
+        if known is None or not known.owned:
+            at = max(since, known.updated_at) if known else since
+            taken.append(Progress(shards, shard, closed, owned=True, updated_at=at))
+    released = [replace(row, owned=False, updated_at=max(now, row.updated_at)) for row in others]
+    write_progress(warehouse, tenant, [*taken, *released])

@@ -22,6 +22,7 @@ from warehouse.ownership import (
     mark_dirty,
     read_owners,
     read_progress,
+    take_over,
     write_progress,
 )
 from warehouse.writes import insert_events
@@ -226,3 +227,25 @@ def test_an_event_knows_when_it_was_stored(warehouse: Warehouse, tenant: str) ->
         {"tenant": tenant},
     )
     assert 0 <= int(str(row["t"])) - int(str(before["t"])) < 60
+
+
+def test_a_stream_takes_over_what_was_released_and_what_other_shards_had(
+    warehouse: Warehouse, tenant: str
+) -> None:
+    take_over(warehouse, tenant, 2, closed_until=70, now=1000)
+    assert read_progress(warehouse, tenant) == [
+        Progress(2, shard, 70, owned=True, updated_at=1000) for shard in range(2)
+    ]
+    write_progress(warehouse, tenant, [Progress(2, 0, 90, owned=True, updated_at=1500)])
+    write_progress(warehouse, tenant, [Progress(2, 1, 80, owned=False, updated_at=1600)])
+    take_over(warehouse, tenant, 2, closed_until=0, now=2000)
+    assert read_progress(warehouse, tenant) == [
+        Progress(2, 0, 90, owned=True, updated_at=1500),
+        Progress(2, 1, 90, owned=True, updated_at=2000),
+    ]
+    take_over(warehouse, tenant, 3, closed_until=0, now=3000)
+    assert read_progress(warehouse, tenant) == [
+        Progress(2, 0, 90, owned=False, updated_at=3000),
+        Progress(2, 1, 90, owned=False, updated_at=3000),
+        *(Progress(3, shard, 90, owned=True, updated_at=1500) for shard in range(3)),
+    ]
