@@ -15,6 +15,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
+from confluent_kafka import KafkaException
 
 from meters.catalog_file import load_catalog
 from meters.errors import BeammeterError, ConfigurationError
@@ -25,6 +26,7 @@ from runners.launch import cause, reported, run
 from runners.launch import options as launch_options
 from runners.output import notice
 from runners.stream_runners import stream_options
+from transforms.connection import connect_patiently
 from transforms.dead_letters import ensure_topic
 from transforms.kafka_client import KafkaSettings, check_topic, lag
 from transforms.kafka_source import CONSUMERS
@@ -112,11 +114,12 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
             result = None
-            with _stopping() as stop, reported(("read", "stored", "quarantined", "duplicates")):
+            counters = ("read", "stored", "quarantined", "duplicates")
+            with _stopping() as stop, reported(counters), connect_patiently(url[0]) as watched:
                 if command.runner == "direct":
-                    _run_rounds(stream, warehouse, stop, command.beam_options)
+                    _run_rounds(stream, watched, stop, command.beam_options)
                 else:
-                    result = _run(stream, beam_options, warehouse, stop)
+                    result = _run(stream, beam_options, watched, stop)
             if result is not None:
                 _leave(result)
         finally:
@@ -193,5 +196,6 @@ def _is_released(warehouse: Warehouse, options: StreamOptions, started: int) -> 
 def _await_commits(options: StreamOptions) -> None:
     """Offsets are committed after their bundle; all is stored already."""
     until = time.monotonic() + _COMMIT_SECONDS
-    while time.monotonic() < until and lag(options.kafka):
-        time.sleep(_WATCH_SECONDS)
+    with suppress(KafkaException):
+        while time.monotonic() < until and lag(options.kafka):
+            time.sleep(_WATCH_SECONDS)

@@ -25,6 +25,7 @@ from meters.usage import INSTANT, usage_rows
 from transforms import progress
 from transforms.batches import unpack
 from transforms.conflicts import Conflicts
+from transforms.connection import PATIENT
 from transforms.deliveries import Delivery
 from transforms.shard_load import load
 from transforms.shard_memory import Shard
@@ -61,7 +62,10 @@ class ShardWork:
 
     def load(self, number: int, at_least: int = 0) -> Shard:
         """A shard whose state is built from the raw events; takes its buckets over."""
-        state = load(self._warehouse, self._options, self.timeline, number, at_least)
+        # What is read block by block cannot go on after a failure; the whole can begin anew.
+        state = PATIENT.run(
+            lambda: load(self._warehouse, self._options, self.timeline, number, at_least)
+        )
         shard = Shard(state, loaded_at=time.time_ns() // 1000)
         self._progress(number, shard, owned=True)
         return shard

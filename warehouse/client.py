@@ -93,7 +93,7 @@ class Warehouse:
             engine = EmbeddedEngine(address.path, create=create)
         else:
             server = address
-            engine = _CONNECT_RETRIES.run(lambda: ServerEngine(server, create=create))
+            engine = (retries or _CONNECT_RETRIES).run(lambda: ServerEngine(server, create=create))
         warehouse = cls(engine, str(address), retries or Retries())
         try:
             with _migrating:
