@@ -21,7 +21,7 @@ from tests.billing.test_peer_cases import ANSWERED, CASES
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/**/*.md")
+    for pattern in ("*.md", "docs/*.md", "examples/*/*.md", "benchmarks/**/*.md", "deploy/*.md")
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
