@@ -22,6 +22,7 @@ from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
 from meters.catalog import Catalog, Meter, Subscription
 from meters.periods import Periods
 from meters.projection import applies, counts, event_names, index_of, value_column
+from meters.texts import compact
 from meters.zones import DAY_US, LEAST_US, MOST_US, Int64s, wall_clock
 
 CELL = ["customer", "subscription", "bucket_start"]
@@ -168,7 +169,7 @@ class Measurement:
             if meter.aggregation == "latest":
                 columns = ("timestamp", "event_id", value_column(meter) or "")
                 cells = add_latest(cells, rows, keys, columns, str(index))
-        return Cells(number, cells, pl.concat(distinct) if distinct else None)
+        return Cells(number, compact(cells), compact(pl.concat(distinct)) if distinct else None)
 
     def _locate(self, events: pl.DataFrame, family: Family) -> pl.DataFrame:
         """Add subscription, bucket_start and bucket_end to each event."""

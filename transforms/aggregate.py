@@ -22,6 +22,7 @@ from apache_beam.pvalue import TaggedOutput
 from meters.catalog import Catalog
 from meters.deduplicate import deduplicate
 from meters.measure import Cells, Measurement
+from meters.texts import compact
 from transforms.batches import CellsCoder, unpack
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
@@ -62,16 +63,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         counts: Counter[str] = Counter()
         partial: dict[int, list[Cells]] = {}
         for number in range(passes):
-            unique = deduplicate(self._read(frames, number, passes))
-            measured = self._measurement.measure(unique.events)
-            counts.update(
-                accepted=unique.events.height,
-                duplicate=unique.duplicates,
-                conflict=self._conflicts.quarantine(unique, self._catalog),
-                meter_errors=measured.meter_errors,
-                unattributed=measured.unattributed,
-            )
-            for cells in measured.cells:
+            for cells in self._measured(self._read(frames, number, passes), counts):
                 # Distinct values need no merge: the warehouse drops repetitions of them.
                 if cells.values is not None:
                     values = Cells(cells.family, cells.rows.clear(), cells.values)
@@ -81,12 +73,24 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         for family, parts in partial.items():
             yield (shard, family), self._measurement.merge(parts)
 
+    def _measured(self, slim: pl.DataFrame, counts: Counter[str]) -> list[Cells]:
+        unique = deduplicate(slim)
+        measured = self._measurement.measure(unique.events)
+        counts.update(
+            accepted=unique.events.height,
+            duplicate=unique.duplicates,
+            conflict=self._conflicts.quarantine(unique, self._catalog),
+            meter_errors=measured.meter_errors,
+            unattributed=measured.unattributed,
+        )
+        return measured.cells
+
     def _read(self, frames: list[tuple[int, bytes]], number: int, passes: int) -> pl.DataFrame:
         mine = pl.col("identity_low") % passes == number
         parts = (unpack(self._spill.get(token)) for _, token in frames)
         if passes == 1:
             return pl.concat(parts, rechunk=False)
-        return pl.concat([part.filter(mine) for part in parts], rechunk=False)
+        return pl.concat([compact(part.filter(mine)) for part in parts], rechunk=False)
 
 
 @beam.typehints.with_input_types(Cells)

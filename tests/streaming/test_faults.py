@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -43,14 +44,29 @@ def test_a_warehouse_that_fails_for_a_while(
     stream.send(events(13, 2000))
     options = ("--runner", "prism", "--prism-location", prism, *IDLE)
     under_way = start(*stream.arguments(front, *options))
-    time.sleep(6)
-    stream.send(events(14, 1000))
     place = front.rpartition("@")[2].partition("/")[0]
+    _wait_for_events(place)
+    stream.send(events(14, 1000))
     urllib.request.urlopen(f"http://{place}/fault?{fault}", data=b"", timeout=10).close()
     stream.send(events(15, 1000))
     result = under_way.wait()
     assert result.code == 0, result
     assert stream.usage(front) == stream.backfilled()
+
+
+def _wait_for_events(place: str) -> None:
+    """Until the stream has stored something; before that a failure may end it."""
+    query = urllib.parse.quote("SELECT count() FROM events")
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            with urllib.request.urlopen(f"http://{place}/?query={query}", timeout=10) as answer:
+                if int(answer.read()):
+                    return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError("nothing was stored within a minute")
 
 
 def test_a_taskmanager_that_is_killed(stream: Stream, front: str) -> None:
