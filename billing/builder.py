@@ -6,7 +6,7 @@ plan + quantities                 --quote----------> Invoice of one full period
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
@@ -15,7 +15,9 @@ from billing.lines import LineContext, fee_line, usage_lines
 from billing.quantities import NO_USAGE
 from billing.quantities import UsageOf as UsageOf
 from billing.single_events import Single
+from billing.slot_lines import slot_lines
 from billing.slots import Slot, hashed_id
+from billing.tariffs import Tariffs
 from billing.terms import NO_TERMS, Terms, settle
 from meters.catalog import Meter, Plan, UsageCharge
 from meters.currencies import currency_exponent
@@ -27,19 +29,21 @@ from meters.zones import from_microseconds
 def build_invoice(
     slot: Slot,
     plan: Plan,
-    usage: Mapping[str, UsageOf],
+    usage: Mapping[str, UsageOf] | Sequence[Mapping[str, UsageOf]],
     *,
     tenant: str = "default",
     status: Status = "draft",
     catalog_hash: str | None = None,
     terms: Terms = NO_TERMS,
+    tariffs: Tariffs | None = None,
 ) -> Invoice:
     """The invoice of a slot, its lines in the order of the plan's charges.
 
     `usage` maps a meter id to its usage over `slot.arrears.part`; a meter that is
     missing was not used, and its line has quantity 0. Meters that the plan does
-    not charge are ignored. Where usage has no price, a draft is held, with the reason. `terms` are
-    its coupons, credits and taxes.
+    not charge are ignored. Where usage has no price, a draft is held, with the reason.
+    `terms` are its coupons, credits and taxes. With `tariffs`, those of its
+    subscription, `usage` has one mapping for each of `slot.cuts`.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
@@ -47,17 +51,9 @@ def build_invoice(
     )
     lines: list[Line] = []
     hold_reason: str | None = None
-    for charge in plan.charges:
-        if isinstance(charge, UsageCharge):
-            if slot.arrears is not None:
-                used = usage.get(charge.meter, NO_USAGE)
-                for line, reason in usage_lines(charge, used, slot.arrears, context):
-                    lines.append(line)
-                    hold_reason = hold_reason or reason
-        else:
-            segment = slot.advance if charge.when == "advance" else slot.arrears
-            if segment is not None:
-                lines.append(fee_line(charge, segment, context))
+    for line, reason in slot_lines(slot, plan, usage, tariffs, context):
+        lines.append(line)
+        hold_reason = hold_reason or reason
     settled = settle(lines, terms, context.exponent)
     return Invoice(
         invoice_id=invoice_id,
@@ -97,7 +93,8 @@ def quote(
     `events`; where it is not given it is the quantity for a `count` meter, else 1
     (one event of that quantity), and 0 for quantity 0.
 
-    Raises ConfigurationError for a meter that the plan does not charge.
+    Of a plan with versions, the last one is quoted. Raises ConfigurationError for a meter
+    that the plan does not charge.
     """
     named = {**dict.fromkeys(events or {}, Decimal(0)), **usage}
     for meter_id in named:
@@ -113,7 +110,7 @@ def quote(
     invoice_id = hashed_id("quote", tenant, catalog_hash, plan.id, quantities)
     context = LineContext(invoice_id, None, "UTC", currency_exponent(plan.currency), plan.id)
     lines: list[Line] = []
-    for charge in plan.charges:
+    for charge in plan.versions[-1].charges if plan.versions else plan.charges:
         if isinstance(charge, UsageCharge):
             lines += _quoted_lines(charge, quoted.get(charge.meter, NO_USAGE), context)
         else:

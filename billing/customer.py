@@ -8,7 +8,7 @@ invoices and burns, whatever the order of the slots, and however often they are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -16,11 +16,13 @@ from billing.builder import build_invoice
 from billing.credits import after, opening
 from billing.invoice import Invoice, Status
 from billing.quantities import UsageOf
-from billing.slots import Slot
+from billing.slots import Slot, due
+from billing.tariffs import Tariffs
 from billing.terms import terms_of
 from meters.catalog import Catalog
 
-SlotUsage = tuple[Slot, Mapping[str, UsageOf]]
+SlotUsage = tuple[Slot, Sequence[Mapping[str, UsageOf]]]
+"""A slot, and the usage of each of its segments by meter."""
 
 
 def bill_customer(
@@ -33,9 +35,10 @@ def bill_customer(
 ) -> Iterator[Invoice]:
     """The invoices of one customer.
 
-    `slots` must be all of the customer's until some date: what an invoice finds of
-    coupons and credits depends on those before it.
+    `slots` must be all of the customer's until some date, with their tariffs: what an
+    invoice finds of coupons and credits depends on those before it.
     """
+    tariffs: dict[str, Tariffs] = {}
     dates: dict[str, list[datetime]] = {}
     balances: dict[str, Decimal] | None = None
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
@@ -43,6 +46,8 @@ def bill_customer(
         if balances is None:
             balances = opening(grants)
         earlier = dates.setdefault(slot.subscription, [])
+        if slot.subscription not in tariffs:
+            tariffs[slot.subscription] = tariffs_of(catalog, slot.subscription)
         invoice = build_invoice(
             slot,
             catalog.plans_by_id[slot.plan],
@@ -51,10 +56,24 @@ def bill_customer(
             status=status,
             catalog_hash=catalog_hash,
             terms=terms_of(catalog, slot, earlier, balances),
+            tariffs=tariffs[slot.subscription],
         )
         earlier.append(slot.billing_date)
         balances = after(balances, invoice)
         yield invoice
+
+
+def tariffs_of(catalog: Catalog, subscription: str) -> Tariffs:
+    """The tariffs of one subscription of a catalog."""
+    return Tariffs(catalog.subscriptions_by_id[subscription], catalog.plans_by_id)
+
+
+def due_slots(catalog: Catalog, subscription: str, as_of: datetime) -> list[Slot]:
+    """The slots of one subscription of a catalog until `as_of`, with their tariffs."""
+    entry = catalog.subscriptions_by_id[subscription]
+    customer = catalog.customers_by_id[entry.customer]
+    plan = catalog.plans_by_id[entry.plan]
+    return due(entry, plan, customer, as_of, tariffs_of(catalog, subscription))
 
 
 def _order(slot: Slot) -> tuple[datetime, str, bytes, int]:

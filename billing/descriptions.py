@@ -31,11 +31,19 @@ from meters.numbers import plain
 from meters.scalars import Scalar, canonical_scalar
 
 
-def describe_fee(fee: Fee, factor: Fraction, exponent: int) -> str:
-    """`seat_fee: 49.00, prorated 15/31`."""
-    return ", ".join(
-        [f"{fee.description or fee.id}: {format_price(fee.fee, exponent)}", *_prorated(factor)]
-    )
+def describe_fee(
+    fee: Fee,
+    factor: Fraction,
+    exponent: int,
+    quantity: Decimal = Decimal(1),
+    change: str = "",
+) -> str:
+    """`seat_fee: 5 at 49.00, prorated 15/31`, and whether a change added it or gave it back."""
+    price = format_price(fee.fee, exponent)
+    units = "" if abs(quantity) == 1 else f"{plain(abs(quantity))} at "
+    changed = [change] if change else []
+    title = fee.description or fee.id
+    return ", ".join([f"{title}: {units}{price}", *changed, *_prorated(factor)])
 
 
 def describe_usage(
@@ -67,6 +75,12 @@ def describe_missing(charge: UsageCharge, group: str, used: UsageOf) -> str:
     """That usage has no price, and so holds its invoice."""
     units = decimal_text(used.quantity)
     return f"{_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}, no price"
+
+
+def describe_trial(charge: UsageCharge, used: UsageOf) -> str:
+    """What was used in a trial."""
+    units = decimal_text(used.quantity)
+    return f"{_title(charge, '{}')}: {units} {'unit' if units == '1' else 'units'}, trial"
 
 
 def _title(charge: UsageCharge, group: str) -> str:

@@ -39,7 +39,8 @@ class Line:
     every unit has one price. `amount_exact` is the amount before rounding, in the
     units of the currency. `discount`, `credit` and `tax` are amounts of the
     currency. `revision` is the highest revision of the usage that was billed, 0
-    for a fee. `plan` is the plan of the charge; it is no part of the JSON.
+    for a fee. `plan` is the plan of the charge, `own_tax` the tax that the charge names;
+    they are no part of the JSON.
     """
 
     line_id: str
@@ -62,6 +63,7 @@ class Line:
     tax_rate: Decimal | None = None
     tax: Decimal = Decimal(0)
     plan: str | None = None
+    own_tax: str | None = None
 
     def to_dict(self, exponent: int) -> dict[str, object]:
         """The line as in the JSON of `bill`; `exponent`: decimals of the currency.

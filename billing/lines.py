@@ -7,17 +7,19 @@ usage charge, usage, segment --usage_lines--> one line, or one for each group
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
+from typing import Literal
 
-from billing.descriptions import describe_fee, describe_missing, describe_usage
+from billing.descriptions import describe_fee, describe_missing, describe_trial, describe_usage
 from billing.invoice import NO_GROUP, Line
 from billing.money import round_amount
 from billing.prices import Rated, rate
 from billing.quantities import UsageOf, group_values, parts_of
 from billing.single_events import unpriced
 from billing.slots import Segment, hashed_id
+from billing.tariffs import Tariff
 from meters.catalog import DynamicPrice, Fee, Price, UnitPrice, UsageCharge, VolumePrice
 from meters.catalog import Proration as ProrationMode
 from meters.periods import proration_factor
@@ -36,6 +38,7 @@ class LineContext:
     time_zone: str
     exponent: int
     plan: str | None = None
+    version: str | None = None
 
     def factor(self, segment: Segment | None, mode: ProrationMode) -> Fraction:
         """How much of its period a segment is; 1 without one."""
@@ -43,35 +46,52 @@ class LineContext:
             return Fraction(1)
         return proration_factor(segment.part, segment.whole, self.time_zone, mode)
 
-    def line_id(self, charge: str, group: str, segment: Segment | None) -> str:
+    def of(self, tariff: Tariff) -> LineContext:
+        """The same for lines of a tariff."""
+        return replace(self, plan=tariff.plan, version=tariff.version)
+
+    def line_id(self, charge: str, group: str, segment: Segment | None, change: str = "") -> str:
         """Unique on the invoice: a charge may stand there once for each segment and group."""
         span = (
             (None, None)
             if segment is None
             else (format_instant(segment.part.start), format_instant(segment.part.end))
         )
-        return hashed_id("line", self.invoice_id, self.subscription, charge, group, *span)
+        more = (change,) if change else ()
+        return hashed_id("line", self.invoice_id, self.subscription, charge, group, *span, *more)
 
 
-def fee_line(fee: Fee, segment: Segment | None, context: LineContext) -> Line:
-    """A fee over a segment, prorated where that is a part of its period."""
+def fee_line(
+    fee: Fee,
+    segment: Segment | None,
+    context: LineContext,
+    *,
+    quantity: Decimal = Decimal(1),
+    change: Literal["", "added", "given back"] = "",
+) -> Line:
+    """A fee over a segment, prorated where that is a part of its period.
+
+    A `change` within a period that was billed in advance adds units for the rest of it,
+    or gives them back (a negative quantity).
+    """
     factor = context.factor(segment, fee.proration)
-    exact = Fraction(fee.fee) * factor
+    exact = Fraction(fee.fee) * Fraction(quantity) * factor
     return Line(
-        line_id=context.line_id(fee.id, NO_GROUP, segment),
+        line_id=context.line_id(fee.id, NO_GROUP, segment, change),
         subscription=context.subscription,
         charge=fee.id,
-        plan_version=None,
+        plan_version=context.version,
         meter=None,
         group=NO_GROUP,
         service_start=None if segment is None else segment.part.start,
         service_end=None if segment is None else segment.part.end,
-        quantity=Decimal(1),
+        quantity=quantity,
         unit_amount=fee.fee,
         amount_exact=exact,
         amount=round_amount(exact, context.exponent),
-        description=describe_fee(fee, factor, context.exponent),
+        description=describe_fee(fee, factor, context.exponent, quantity, change),
         plan=context.plan,
+        own_tax=fee.tax,
     )
 
 
@@ -80,9 +100,20 @@ def usage_lines(
 ) -> Iterator[tuple[Line, str | None]]:
     """The lines of a usage charge, each with the reason to hold the invoice, if there is one.
 
-    A line whose group has no price, or whose events do not say theirs, stands there
+    In a trial a charge has one line with its quantity and amount 0. A line whose group has
+    no price, or whose events do not say theirs, stands there
     with its quantity and amount 0, and holds the invoice.
     """
+    if segment is not None and segment.tariff is not None and segment.tariff.trial:
+        description = describe_trial(charge, usage)
+        yield (
+            replace(
+                _usage_line(charge, None, NO_GROUP, usage, segment, context),
+                description=description,
+            ),
+            None,
+        )
+        return
     for group, used in parts_of(charge, usage):
         price = charge.price_of(group_values(group))
         missing = price is None and used.value is not None
@@ -114,7 +145,7 @@ def _usage_line(
         line_id=context.line_id(charge.id, group, segment),
         subscription=context.subscription,
         charge=charge.id,
-        plan_version=None,
+        plan_version=context.version,
         meter=charge.meter,
         group=group,
         service_start=None if segment is None else segment.part.start,
@@ -126,6 +157,7 @@ def _usage_line(
         description=description,
         revision=used.revision,
         plan=context.plan,
+        own_tax=charge.tax,
     )
 
 

@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import pairwise
 
-from meters.catalog import Customer, Fee, Plan, Subscription
+from billing.tariffs import Tariff, Tariffs
+from meters.catalog import Charge, Customer, Fee, Plan, Subscription
 from meters.periods import Periods, Span
 from meters.scalars import canonical_json
 from meters.timestamps import format_instant
@@ -36,11 +38,13 @@ class Segment:
     """A span that is rated as one, and the whole period that it is part of.
 
     Both are half-open spans of UTC instants. `part` is shorter than `whole` where
-    the subscription ends within the period; that is what proration is about.
+    the subscription ends, or changes its plan, within the period; that is what
+    proration is about. `tariff` is what holds in it.
     """
 
     part: Span
     whole: Span
+    tariff: Tariff | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Slot:
     `period_start` and `period_end` are the header's (equal on the invoice at the
     start). `arrears` is the segment whose usage and fees in arrears are billed,
     `advance` the one whose fees are billed in advance; None where there is none.
+    `cuts` are the segments of `arrears` that are rated apart, in order, each with its
+    tariff; none where the tariffs were not given.
     """
 
     customer: str
@@ -63,6 +69,7 @@ class Slot:
     arrears: Segment | None
     advance: Segment | None
     sequence: int = 0
+    cuts: tuple[Segment, ...] = ()
 
     def invoice_id(self, tenant: str) -> str:
         """The id of this invoice, whenever and wherever it is built."""
@@ -86,16 +93,39 @@ def hashed_id(prefix: str, *key: str | int | None) -> str:
     return f"{prefix}_{digest[:ID_DIGITS]}"
 
 
-def due(subscription: Subscription, plan: Plan, customer: Customer, as_of: datetime) -> list[Slot]:
+def due(
+    subscription: Subscription,
+    plan: Plan,
+    customer: Customer,
+    as_of: datetime,
+    tariffs: Tariffs | None = None,
+) -> list[Slot]:
     """The invoices of a subscription with a billing date at or before `as_of`, in order.
 
     A period is due once it has ended, usage or none. Fees in advance stand on the
     invoice of the period that ends where their own starts, the first ones on an
     invoice at the start; there are none for a period that would start at or after
     the end of the subscription. A slot without any charge is left out: nothing
-    would stand on it.
+    would stand on it. `plan` is the subscription's first; with `tariffs` the segments
+    say what holds in them.
     """
-    return [slot for slot in _slots(subscription, plan, customer, as_of) if _bills(slot, plan)]
+    found = _slots(subscription, plan, customer, as_of)
+    if tariffs is not None:
+        found = (_with_tariffs(slot, tariffs) for slot in found)
+    return [slot for slot in found if _bills(slot, plan)]
+
+
+def _with_tariffs(slot: Slot, tariffs: Tariffs) -> Slot:
+    cuts: list[Segment] = []
+    if slot.arrears is not None:
+        part, whole = slot.arrears.part, slot.arrears.whole
+        for start, end in pairwise([part.start, *tariffs.cuts(part), part.end]):
+            cuts.append(Segment(Span(start, end), whole, tariffs.at(start, whole.start)))
+    advance = slot.advance
+    if advance is not None:
+        tariff = tariffs.at(advance.part.start, advance.whole.start)
+        advance = Segment(advance.part, advance.whole, tariff)
+    return replace(slot, advance=advance, cuts=tuple(cuts))
 
 
 def _slots(
@@ -134,9 +164,19 @@ def _segments(subscription: Subscription, plan: Plan, customer: Customer) -> Ite
 
 
 def _bills(slot: Slot, plan: Plan) -> bool:
-    return any(
-        slot.advance is not None
-        if isinstance(charge, Fee) and charge.when == "advance"
-        else slot.arrears is not None
-        for charge in plan.charges
-    )
+    """Whether any line would stand on it."""
+    if slot.arrears is not None:
+        tariffs = [cut.tariff for cut in slot.cuts if cut.tariff is not None]
+        charges = [c for each in tariffs for c in each.charges] if tariffs else plan.charges
+        if len(tariffs) > 1 or any(not _in_advance(charge) for charge in charges):
+            return True
+    if slot.advance is None:
+        return False
+    tariff = slot.advance.tariff
+    if tariff is None:
+        return any(map(_in_advance, plan.charges))
+    return not tariff.trial and any(map(_in_advance, tariff.charges))
+
+
+def _in_advance(charge: Charge) -> bool:
+    return isinstance(charge, Fee) and charge.when == "advance"

@@ -25,9 +25,9 @@ from meters.catalog_terms import Coupon, CreditGrant, Tax
 
 @dataclass(frozen=True)
 class Terms:
-    """Coupons and credit grants in force on one invoice, and the tax of each charge.
+    """Coupons and credit grants in force on one invoice, and its taxes.
 
-    `taxes` maps the id of a charge to its own tax; other lines have `default_tax`. An
+    `taxes` has all taxes by id; lines whose charge names none have `default_tax`. An
     `exempt` customer has no tax on any line. `grants` stand in the order in which they
     are burnt, `balances` says what is left of each.
     """
@@ -41,7 +41,9 @@ class Terms:
 
     def tax_of(self, line: Line) -> Tax | None:
         """The tax of a line, None for none."""
-        return None if self.exempt else self.taxes.get(line.charge, self.default_tax)
+        if self.exempt:
+            return None
+        return self.default_tax if line.own_tax is None else self.taxes[line.own_tax]
 
 
 NO_TERMS = Terms()
@@ -57,13 +59,12 @@ def terms_of(
     """
     subscription = catalog.subscriptions_by_id[slot.subscription]
     customer = catalog.customers_by_id[slot.customer]
-    plan = catalog.plans_by_id[slot.plan]
     taxes = catalog.taxes_by_id
     coupons = [catalog.coupons_by_id[name] for name in subscription.coupons]
     grants = catalog.grants_by_customer.get(customer.id, ())
     return Terms(
         coupons=coupons_in_force(coupons, slot.billing_date, earlier),
-        taxes={each.id: taxes[each.tax] for each in plan.charges if each.tax is not None},
+        taxes=taxes,
         default_tax=None if customer.tax is None else taxes[customer.tax],
         exempt=bool(customer.tax_exempt_reason),
         grants=burnable(grants, slot.currency, slot.billing_date, balances),

@@ -44,20 +44,34 @@ class Overlap:
     chosen: str
 
 
+@dataclass(frozen=True)
+class _Phase:
+    """A span in which a subscription is on one plan, and the meters that this charges."""
+
+    subscription: str
+    start: datetime
+    end: datetime | None
+    meters: frozenset[str]
+
+
 class Attribution:
     """The rule, prepared for one catalog. Picklable."""
 
     def __init__(self, catalog: Catalog) -> None:
         meters = {plan.id: plan.meters for plan in catalog.plans}
         self._owners = {each.id: each.customer for each in catalog.subscriptions}
-        self._candidates: dict[str, list[tuple[Subscription, frozenset[str]]]] = {}
+        self._candidates: dict[str, list[_Phase]] = {}
         for each in sorted(catalog.subscriptions, key=_precedence):
             found = self._candidates.setdefault(each.customer, [])
-            found.append((each, meters.get(each.plan, frozenset())))
+            bounds = [each.start, *(change.from_ for change in each.changes), each.end]
+            plans = [each.plan, *(change.plan for change in each.changes)]
+            for plan, start, end in zip(plans, bounds[:-1], bounds[1:], strict=True):
+                assert start is not None
+                found.append(_Phase(each.id, start, end, meters.get(plan, frozenset())))
         self._charged: dict[str, list[str]] = {}
         for customer in catalog.customers:
             candidates = self._candidates.get(customer.id, ())
-            for meter in set().union(*(charged for _, charged in candidates)):
+            for meter in set().union(*(each.meters for each in candidates)):
                 self._charged.setdefault(meter, []).append(customer.id)
 
     def charged(self, meter_id: str) -> list[str]:
@@ -70,13 +84,13 @@ class Attribution:
         """The subscription of one event, or None. `instant` is an aware datetime."""
         if explicit is not None:
             return explicit if self._owners.get(explicit) == customer else None
-        for each, meters in self._candidates.get(customer, ()):
+        for each in self._candidates.get(customer, ()):
             if (
-                meter_id in meters
+                meter_id in each.meters
                 and each.start <= instant
                 and (each.end is None or instant < each.end)
             ):
-                return each.id
+                return each.subscription
         return None
 
     def segments(self, customer: str, meter_id: str) -> list[Segment]:
@@ -101,7 +115,7 @@ class Attribution:
             candidates = self._candidates[customer]
             if len(candidates) < 2:
                 continue
-            for meter in sorted(set().union(*(meters for _, meters in candidates))):
+            for meter in sorted(set().union(*(each.meters for each in candidates))):
                 for start, end, matching in _slices(self._spans(customer, meter)):
                     if len(matching) > 1:
                         until = None if end == OPEN_END else from_microseconds(end)
@@ -117,10 +131,10 @@ class Attribution:
             (
                 microseconds(each.start),
                 OPEN_END if each.end is None else microseconds(each.end),
-                each.id,
+                each.subscription,
             )
-            for each, meters in self._candidates.get(customer, ())
-            if meter_id in meters
+            for each in self._candidates.get(customer, ())
+            if meter_id in each.meters
         ]
 
 

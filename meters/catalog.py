@@ -19,6 +19,12 @@ from meters.catalog_charges import Fee as Fee
 from meters.catalog_charges import Proration as Proration
 from meters.catalog_charges import UsageCharge as UsageCharge
 from meters.catalog_charges import repeated_charge as repeated_charge
+from meters.catalog_plans import PeriodUnit as PeriodUnit
+from meters.catalog_plans import Plan as Plan
+from meters.catalog_plans import PlanChange as PlanChange
+from meters.catalog_plans import PlanVersion as PlanVersion
+from meters.catalog_plans import Quantity as Quantity
+from meters.catalog_plans import Subscription as Subscription
 from meters.catalog_prices import PRICE_MODELS as PRICE_MODELS
 from meters.catalog_prices import DynamicPrice as DynamicPrice
 from meters.catalog_prices import FlatPrice as FlatPrice
@@ -34,7 +40,6 @@ from meters.catalog_prices import VolumePrice as VolumePrice
 from meters.catalog_terms import Coupon as Coupon
 from meters.catalog_terms import CreditGrant as CreditGrant
 from meters.catalog_terms import Tax as Tax
-from meters.catalog_terms import span_conflicts
 from meters.catalog_values import (
     CelText,
     Conflict,
@@ -42,7 +47,6 @@ from meters.catalog_values import (
     EventName,
     FilterValue,
     Id,
-    Instant,
     Misfit,
     Zone,
 )
@@ -50,7 +54,6 @@ from meters.catalog_values import Model as Model
 from meters.scalars import canonical_scalar
 
 Aggregation = Literal["count", "sum", "max", "min", "avg", "latest", "unique_count"]
-PeriodUnit = Literal["day", "week", "month", "quarter", "year"]
 Bucket = Literal["hour", "day"]
 
 
@@ -127,57 +130,6 @@ class Customer(Model):
     currency: Currency | None = None
     tax: Id | None = None
     tax_exempt_reason: str = ""
-
-
-class Plan(Model):
-    """What a subscription pays: charges in one currency, for each period."""
-
-    id: Id
-    name: str = ""
-    currency: Currency
-    period: PeriodUnit = "month"
-    charges: list[Charge] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        ids = [charge.id for charge in self.charges]
-        conflicts: list[Conflict] = [
-            (("charges", index, "id"), repeated_charge(name))
-            for index, name in enumerate(ids)
-            if name in ids[:index]
-        ]
-        if conflicts:
-            raise Misfit(conflicts)
-        return self
-
-    @property
-    def meters(self) -> frozenset[str]:
-        """The ids of the meters that this plan charges."""
-        return frozenset(c.meter for c in self.charges if isinstance(c, UsageCharge))
-
-
-class Subscription(Model):
-    """A customer on a plan, from `start` to `end` (half-open; no end: for ever).
-
-    `coupons` are taken in the order given, after the order of steps.
-    """
-
-    id: Id
-    customer: Id
-    plan: Id
-    start: Instant
-    end: Instant | None = None
-    coupons: list[Id] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        conflicts = span_conflicts(self.start, self.end, "end")
-        for index, name in enumerate(self.coupons):
-            if name in self.coupons[:index]:
-                conflicts.append((("coupons", index), f"must not be repeated (got {name!r} twice)"))
-        if conflicts:
-            raise Misfit(conflicts)
-        return self
 
 
 class Catalog(Model):

@@ -208,19 +208,28 @@ def _duplicates(items: list[_Item]) -> Iterator[Problem]:
 def _duplicate_charges(item: _Item) -> Iterator[Problem]:
     """As the plan's model would say, but also where the plan has other problems."""
     seen: set[object] = set()
-    for index, charge in _charges(item):
+    for path, charge in _charges(item):
         name = charge.get("id")
         if isinstance(name, str):
-            if name in seen:
-                yield item.problem(("charges", index, "id"), repeated_charge(name))
-            seen.add(name)
+            if (path[:-1], name) in seen:
+                yield item.problem((*path, "id"), repeated_charge(name))
+            seen.add((path[:-1], name))
 
 
-def _charges(item: _Item) -> Iterator[tuple[int, dict[str, object]]]:
-    charges = item.data.get("charges")
+def _charges(item: _Item) -> Iterator[tuple[Path, dict[str, object]]]:
+    """The charges of a plan and of its versions, with their paths."""
+    yield from _charges_at((), item.data)
+    versions = item.data.get("versions")
+    for index, version in enumerate(versions if isinstance(versions, list) else []):
+        if isinstance(version, dict):
+            yield from _charges_at(("versions", index), version)
+
+
+def _charges_at(path: Path, data: dict[str, object]) -> Iterator[tuple[Path, dict[str, object]]]:
+    charges = data.get("charges")
     for index, charge in enumerate(charges if isinstance(charges, list) else []):
         if isinstance(charge, dict):
-            yield index, charge
+            yield (*path, "charges", index), charge
 
 
 def _dangling(items: list[_Item]) -> Iterator[Problem]:
@@ -244,6 +253,10 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
     if item.section == "subscriptions":
         yield ("customer",), "customers", item.data.get("customer")
         yield ("plan",), "plans", item.data.get("plan")
+        changes = item.data.get("changes")
+        for index, change in enumerate(changes if isinstance(changes, list) else []):
+            if isinstance(change, dict):
+                yield ("changes", index, "plan"), "plans", change.get("plan")
         yield from _listed(item, "coupons", "coupons")
     elif item.section == "customers":
         yield ("tax",), "taxes", item.data.get("tax")
@@ -253,9 +266,9 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
     elif item.section == "coupons":
         yield from _listed(item, "plans", "plans")
     elif item.section == "plans":
-        for index, charge in _charges(item):
-            yield ("charges", index, "meter"), "meters", charge.get("meter")
-            yield ("charges", index, "tax"), "taxes", charge.get("tax")
+        for path, charge in _charges(item):
+            yield (*path, "meter"), "meters", charge.get("meter")
+            yield (*path, "tax"), "taxes", charge.get("tax")
 
 
 def _listed(item: _Item, key: str, section: str) -> Iterator[tuple[Path, str, object]]:
@@ -271,7 +284,8 @@ def meter_hash(meter: Meter) -> str:
 
 def catalog_hash(catalog: Catalog) -> str:
     """16 hex digits over what of a catalog affects usage or amounts."""
-    plans: dict[str, object] = {"charges": {"__all__": {"description"}}, "name": True}
+    undescribed: dict[str, object] = {"charges": {"__all__": {"description"}}}
+    plans = {**undescribed, "versions": {"__all__": undescribed}, "name": True}
     described: dict[str, object] = {"description": True}
     later = {
         "coupons": _sorted([_content(each, described) for each in catalog.coupons]),
@@ -311,7 +325,7 @@ def _meter_content(meter: Meter) -> dict[str, object]:
 
 
 def _content(model: Model, left_out: dict[str, object]) -> dict[str, object]:
-    dumped = model.model_dump(exclude_defaults=True, exclude=left_out)  # type: ignore[arg-type]
+    dumped = model.model_dump(by_alias=True, exclude_defaults=True, exclude=left_out)  # type: ignore[arg-type]
     return {key: _written(value) for key, value in dumped.items()}
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from meters.catalog import Catalog, Coupon, CreditGrant, Meter, Plan, Subscription
-from meters.catalog_charges import UsageCharge
+from meters.catalog_charges import Charge, UsageCharge
 from meters.catalog_prices import PercentagePrice, Price, by_event
+from meters.catalog_subscriptions import subscription_conflicts
 from meters.catalog_values import Conflict
 
 Path = tuple[str | int, ...]
@@ -25,7 +26,7 @@ def link_conflicts(catalog: Catalog) -> Iterator[tuple[str, int, Path, str]]:
     for position, plan in enumerate(catalog.plans):
         for path, message in _plan_conflicts(plan, meters):
             yield "plans", position, path, message
-    charges = {charge.id for plan in catalog.plans for charge in plan.charges}
+    charges = {charge.id for plan in catalog.plans for charge in plan.every_charge}
     scoped: list[tuple[str, int, Coupon | CreditGrant]] = []
     scoped += [("coupons", position, each) for position, each in enumerate(catalog.coupons)]
     scoped += [("credits", position, each) for position, each in enumerate(catalog.credits)]
@@ -37,8 +38,12 @@ def link_conflicts(catalog: Catalog) -> Iterator[tuple[str, int, Path, str]]:
     plans = {plan.id: plan for plan in catalog.plans}
     yield from _unusable_grants(catalog, plans)
     coupons = {coupon.id: coupon for coupon in catalog.coupons}
+    zones = {customer.id: customer.time_zone for customer in catalog.customers}
     for position, subscription in enumerate(catalog.subscriptions):
         for path, message in _coupon_conflicts(subscription, plans, coupons):
+            yield "subscriptions", position, path, message
+        zone = zones.get(subscription.customer)
+        for path, message in subscription_conflicts(subscription, plans, zone):
             yield "subscriptions", position, path, message
 
 
@@ -75,13 +80,19 @@ def _coupon_conflicts(
 
 def _plan_conflicts(plan: Plan, meters: Mapping[str, Meter]) -> Iterator[Conflict]:
     """Charges that do not fit their meters."""
-    for index, charge in enumerate(plan.charges):
+    placed: list[tuple[Path, Charge]]
+    placed = [(("charges", index), charge) for index, charge in enumerate(plan.charges)]
+    for number, version in enumerate(plan.versions):
+        for index, charge in enumerate(version.charges):
+            placed.append((("versions", number, "charges", index), charge))
+    for at, charge in placed:
         if isinstance(charge, UsageCharge) and charge.meter in meters:
-            for path, message in _charge_conflicts(charge, meters[charge.meter]):
-                yield ("charges", index, *path), message
+            for path, message in charge_conflicts(charge, meters[charge.meter]):
+                yield (*at, *path), message
 
 
-def _charge_conflicts(charge: UsageCharge, meter: Meter) -> Iterator[Conflict]:
+def charge_conflicts(charge: UsageCharge, meter: Meter) -> Iterator[Conflict]:
+    """A charge that does not fit its meter; paths below the charge."""
     known = ", ".join(meter.group_by) or "none"
     must = f"must be a group_by property of meter {meter.id}: {known}"
     for position, name in enumerate(charge.price_by):

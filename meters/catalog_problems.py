@@ -45,7 +45,7 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> Iterator[tupl
 
 def unknown_key(key: str, known: type[BaseModel]) -> str:
     """The message for a key that `known` does not have."""
-    names = list(known.model_fields)
+    names = [field.alias or name for name, field in known.model_fields.items()]
     return f"unknown key{_suggestion(key, names)}; known keys: {', '.join(names)}"
 
 

@@ -56,7 +56,7 @@ class Unquoted:
 class Model(BaseModel):
     """Base of all catalog models: immutable, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 Conflict = tuple[tuple[str | int, ...], str]

@@ -14,11 +14,11 @@ from datetime import datetime
 import apache_beam as beam
 import msgspec
 
-from billing.customer import SlotUsage, bill_customer
+from billing.customer import SlotUsage, bill_customer, due_slots
 from billing.invoice import Invoice, Status
 from billing.quantities import UsageOf
-from billing.slots import Slot, due
-from meters.catalog import Catalog
+from billing.slots import Slot
+from meters.catalog import Catalog, Charge
 from meters.catalog_file import catalog_hash
 from transforms import progress
 from transforms.connection import connect
@@ -51,7 +51,9 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
 
     def process(self, subscriptions: Sequence[str]) -> Iterator[Invoice]:
         """Rate one batch with one query."""
-        slots = [slot for name in subscriptions for slot in self._due(name)]
+        slots = [
+            slot for name in subscriptions for slot in due_slots(self._catalog, name, self._as_of)
+        ]
         customers: dict[str, list[SlotUsage]] = {}
         for slot, usage in zip(slots, self._usage(slots), strict=True):
             customers.setdefault(slot.customer, []).append((slot, usage))
@@ -65,23 +67,16 @@ class RateSubscriptions(beam.DoFn):  # type: ignore[misc]
             )
         progress.advance("invoices", len(slots))
 
-    def _due(self, name: str) -> list[Slot]:
-        subscription = self._catalog.subscriptions_by_id[name]
-        plan = self._catalog.plans_by_id[subscription.plan]
-        customer = self._catalog.customers_by_id[subscription.customer]
-        return due(subscription, plan, customer, self._as_of)
-
-    def _usage(self, slots: list[Slot]) -> list[dict[str, UsageOf]]:
-        """The usage of each slot's segment by meter; none where it has no arrears."""
+    def _usage(self, slots: list[Slot]) -> list[list[dict[str, UsageOf]]]:
+        """The usage of each segment of each slot by meter."""
         spans: list[UsageSpan] = []
-        plans: list[str] = []
+        charges: list[tuple[Charge, ...]] = []
         for slot in slots:
-            if slot.arrears is not None:
-                part = slot.arrears.part
-                spans.append((slot.customer, slot.subscription, part.start, part.end))
-                plans.append(slot.plan)
-        found = iter(self._quantities.of(spans, plans))
-        return [{} if slot.arrears is None else next(found) for slot in slots]
+            for cut in slot.cuts:
+                spans.append((slot.customer, slot.subscription, cut.part.start, cut.part.end))
+                charges.append(() if cut.tariff is None else cut.tariff.charges)
+        found = iter(self._quantities.of(spans, charges))
+        return [[next(found) for _ in slot.cuts] for slot in slots]
 
 
 class WriteDrafts(beam.DoFn):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from billing.quantities import UsageOf, reduce_group
 from billing.single_events import Single
 from meters.aggregators import State, extract, merge_all
 from meters.attribution import Attribution
-from meters.catalog import Catalog, DynamicPrice, Meter, UsageCharge
+from meters.catalog import Catalog, Charge, DynamicPrice, Meter, UsageCharge
 from meters.errors import Rejected
 from meters.numbers import from_scaled, parse_number, to_scaled
 from meters.readings import reading_of
@@ -44,11 +44,8 @@ class Quantities:
         self._tenant = tenant
         self._attribution: Attribution | None = None
 
-    def of(self, spans: Sequence[UsageSpan], plans: Sequence[str]) -> list[Usage]:
-        """The usage of each span by meter, as the charges of its plan need it.
-
-        `plans` has the id of the plan of each span.
-        """
+    def of(self, spans: Sequence[UsageSpan], charges: Sequence[Sequence[Charge]]) -> list[Usage]:
+        """The usage of each span by meter, as its `charges` need it."""
         usage: list[Usage] = [{} for _ in spans]
         if not spans:
             return usage
@@ -57,18 +54,16 @@ class Quantities:
             meter = self._catalog.meters_by_id.get(row["meter"])
             if meter is not None:
                 usage[row["span"]][meter.id] = _merged(meter, row)
-        needs = [self._charges(plan) for plan in plans]
+        needs = [self._metered(each) for each in charges]
         self._add_buckets(spans, needs, usage)
         self._add_groups(spans, needs, usage)
         self._add_singles(spans, needs, usage)
         return usage
 
-    def _charges(self, plan: str) -> list[tuple[UsageCharge, Meter]]:
+    def _metered(self, charges: Sequence[Charge]) -> list[tuple[UsageCharge, Meter]]:
         meters = self._catalog.meters_by_id
         return [
-            (charge, meters[charge.meter])
-            for charge in self._catalog.plans_by_id[plan].charges
-            if isinstance(charge, UsageCharge)
+            (charge, meters[charge.meter]) for charge in charges if isinstance(charge, UsageCharge)
         ]
 
     def _add_buckets(

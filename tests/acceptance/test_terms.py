@@ -58,6 +58,40 @@ def test_coupons_come_off_in_their_months_and_tax_is_of_what_is_left(new_site):
     assert site.bill("2026-07-01T00:00:00Z") == bills
 
 
+def test_each_part_of_a_period_is_billed_by_the_plan_it_is_on(new_site):
+    made = catalog(
+        {"c": "Europe/Berlin"},
+        plans=(
+            plan("p", {"id": "base", "fee": "31", "when": "advance"}, unit("calls", "calls", "1")),
+            plan(
+                "q", {"id": "base", "fee": "62", "when": "advance"}, unit("tokens", "tokens", "2")
+            ),
+        ),
+        subscriptions=(subscription("s", "c", "p", "2026-05-01T00:00:00+02:00"),),
+    )
+    change = {"from": "2026-05-17T00:00:00+02:00", "plan": "q"}
+    made["subscriptions"][0]["changes"] = [change]
+    site = new_site(made)
+    times = ["2026-05-02T00:00:00Z", "2026-05-16T21:59:59.999999Z", "2026-05-16T22:00:00Z"]
+    site.backfill(site.write("e.csv", [event(at, "c", at, 5) for at in times]))
+    start, end = site.bill("2026-05-31T22:00:00Z")
+    assert (start["total"], len(start["lines"])) == ("31.00", 1)
+    lines = [(x["charge"], x["quantity"], x["amount"], x["service_start"]) for x in end["lines"]]
+    assert lines == [
+        ("calls", "2", "2.00", "2026-04-30T22:00:00Z"),
+        ("tokens", "5", "10.00", "2026-05-16T22:00:00Z"),
+        ("base", "-1", "-15.00", "2026-05-16T22:00:00Z"),
+        ("base", "1", "30.00", "2026-05-16T22:00:00Z"),
+        ("base", "1", "62.00", "2026-05-31T22:00:00Z"),
+    ]
+    assert end["total"] == "89.00"
+    usage = site.usage("period")
+    assert {row["meter"]: row["value"] for row in usage if row["subscription"]} == {
+        "calls": "2",
+        "tokens": "5",
+    }
+
+
 def test_credits_burn_from_invoice_to_invoice_and_a_second_run_burns_nothing_more(new_site):
     credits = [
         {"id": "paid", "amount": "12.00", "start": "2026-01-01T00:00:00Z"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -106,8 +107,8 @@ def test_a_discount_above_the_subtotal_leaves_a_total_of_0_and_no_tax() -> None:
     )
 
 
-def billed(terms: Terms) -> dict[str, Any]:
-    tariff = plan([{"id": "a", "fee": "70"}, {"id": "b", "fee": "30"}])
+def billed(terms: Terms, **of_b: Any) -> dict[str, Any]:
+    tariff = plan([{"id": "a", "fee": "70"}, {"id": "b", "fee": "30", **of_b}])
     slot = slots(tariff, "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z")[0]
     return written(build_invoice(slot, tariff, {}, terms=terms))
 
@@ -120,8 +121,8 @@ def test_tax_is_taken_of_the_net_sum_and_rounded_once() -> None:
 
 def test_each_rate_has_a_sum_of_its_own() -> None:
     full, reduced = tax("19", "full"), tax("7", "reduced")
-    terms = Terms(taxes={"b": reduced}, default_tax=full)
-    invoice = billed(terms)
+    terms = Terms(taxes={"reduced": reduced, "full": full}, default_tax=full)
+    invoice = billed(terms, tax="reduced")
     assert [(x["tax_code"], x["tax_rate"], x["tax"]) for x in invoice["lines"]] == [
         ("full", "19", "13.30"),
         ("reduced", "7", "2.10"),
@@ -208,7 +209,8 @@ def test_the_terms_of_an_invoice_are_those_of_the_catalog() -> None:
     )
     first = terms_of(catalog, acme, [], {})
     assert [each.id for each in first.coupons] == ["first"]
-    assert [first.tax_of(line(1, name)) for name in "ab"] == [catalog.taxes[1], catalog.taxes[0]]
+    own = replace(line(1), own_tax="books")
+    assert [first.tax_of(each) for each in (own, line(1))] == [catalog.taxes[1], catalog.taxes[0]]
     assert terms_of(catalog, acme, DATES[:1], {}).coupons == ()
     assert terms_of(catalog, x, [], {}).tax_of(line(1)) is None
 

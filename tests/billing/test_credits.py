@@ -16,9 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.credits import LedgerEntry, ledger
-from billing.customer import SlotUsage, bill_customer
+from billing.customer import SlotUsage, bill_customer, due_slots
 from billing.invoice import Invoice
-from billing.slots import due
 from meters.catalog import Catalog
 from meters.errors import CatalogError
 from tests.billing.documents import used
@@ -58,11 +57,9 @@ def catalog(*grants: dict[str, Any], subscriptions: int = 1, **more: Any) -> Cat
 
 def slots_of(given: Catalog, as_of: datetime = AS_OF, usage: str = "5") -> list[SlotUsage]:
     return [
-        (slot, {"m": used(usage)})
+        (slot, [{"m": used(usage)} for _ in slot.cuts])
         for entry in given.subscriptions
-        for slot in due(
-            entry, given.plans_by_id[entry.plan], given.customers_by_id[entry.customer], as_of
-        )
+        for slot in due_slots(given, entry.id, as_of)
     ]
 
 

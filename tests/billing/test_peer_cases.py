@@ -23,15 +23,18 @@ import pytest
 from billing.coupons import redeem
 from billing.credits import burn_paid, opening
 from billing.invoice import NO_GROUP, Line
+from billing.lines import LineContext, fee_line
 from billing.money import from_minor_units, minor_units, round_amount, spread
 from billing.prices import Rated, convert_quantity, price_amount, rate
 from billing.single_events import Single
+from billing.slots import Segment
 from billing.taxes import add_taxes
 from meters.catalog import (
     Convert,
     Coupon,
     CreditGrant,
     DynamicPrice,
+    Fee,
     GraduatedPercentagePrice,
     GraduatedPrice,
     PackagePrice,
@@ -60,7 +63,6 @@ WAITING = {
     "expression": "tests of meters",
     "graduated_prorated_per_event": "single events in rating",
     "minimum_commitment_true_up_prorated": "commitment with true-up",
-    "plan_change_proration": "plan changes",
     "progressive_billing_credit": "thresholds",
     "prorated_sum": "single events in rating",
     "prorated_sum_recurring": "single events in rating",
@@ -488,6 +490,30 @@ def partial_note(_: str, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def plan_change(_: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What is given back and added for the rest of a period that was billed in advance."""
+    whole = span(*given["period"])
+    rest = Segment(Span(instant(f"{given['change_date']}T00:00:00Z"), whole.end), whole)
+    if "added_annual_cents" in given:
+        year = Span(whole.start, whole.start.replace(year=whole.start.year + 1))
+        rest = Segment(rest.part, year)
+    context = LineContext("inv", "s", "UTC", CENTS)
+
+    def moved(cents: int, quantity: int) -> Fraction:
+        fee = Fee(id="fee", fee=from_minor_units(cents, CENTS), when="advance")
+        return Fraction(fee_line(fee, rest, context, quantity=Decimal(quantity)).amount) * 100
+
+    back = moved(given.get("old_cents", 0), -1)
+    added = moved(given.get("new_cents", given.get("added_annual_cents")), 1)
+    lines = [cents for cents in (back, added) if cents]
+    return {
+        "credit_cents": back,
+        "charge_cents": added,
+        "net_cents": back + added,
+        "lines": lines,
+    }
+
+
 def credit_of(name: str, amount: str) -> CreditGrant:
     return CreditGrant(
         id=name,
@@ -575,6 +601,7 @@ ANSWERS: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "credit_note_partial": partial_note,
     "credits_burndown": credits_burndown,
     "credits_burndown_with_min_spend": credits_burndown,
+    "plan_change_proration": plan_change,
     "prepaid_wallet_burndown": prepaid_wallet,
     "discount_then_tax": discount_then_tax,
     "percentage_invoice": percentage_invoice,

@@ -30,7 +30,7 @@ def test_the_documented_example_loads(tmp_path: Path) -> None:
     file = tmp_path / "catalog.yaml"
     file.write_text(documented(), encoding="utf-8")
     catalog = load_catalog(str(file))
-    assert [plan.id for plan in catalog.plans] == ["pro", "shop"]
+    assert [plan.id for plan in catalog.plans] == ["pro", "scale", "shop"]
     assert catalog.meters_by_id["paid_tokens"].allowed["temperature"] == {"0", "0.5"}
 
 
@@ -49,7 +49,7 @@ def test_every_key_is_documented_and_in_the_documented() -> None:
     keys: set[str] = set()
     while pending:
         model = pending.pop()
-        keys |= model.model_fields.keys()
+        keys |= {field.alias or name for name, field in model.model_fields.items()}
         pending += [kind for each in model.model_fields.values() for kind in models_in(each)]
     assert keys > {"id", "tiers", "flat_amount", "group_by"}
     missing = {key for key in keys if f"`{key}`" not in text}
