@@ -52,7 +52,12 @@ class ServerEngine:
     def query(self, sql: str, parameters: dict[str, Plain]) -> pa.Table:
         """The whole result of a query."""
         with self._failures():
-            table = self._client.query_arrow(sql, parameters=parameters or None, use_strings=True)
+            try:
+                table = self._client.query_arrow(
+                    sql, parameters=parameters or None, use_strings=True
+                )
+            except pa.ArrowException as error:
+                raise self._broken_off(error) from error
         return normalized(table)
 
     def stream(self, sql: str, parameters: dict[str, Plain]) -> Iterator[pa.RecordBatch]:
@@ -94,9 +99,13 @@ class ServerEngine:
         try:
             yield from pa.ipc.open_stream(raw)
         except (pa.ArrowException, OSError, HTTPError) as error:
-            raise WarehouseUnavailable(
-                f"warehouse {self._place} broke off a result: {one_line(str(error))}"
-            ) from error
+            raise self._broken_off(error) from error
+
+    def _broken_off(self, error: Exception) -> WarehouseUnavailable:
+        """Half an answer: another try may get the whole."""
+        return WarehouseUnavailable(
+            f"warehouse {self._place} broke off a result: {one_line(str(error))}"
+        )
 
     def _open(self, *, create: bool) -> Any:
         try:
