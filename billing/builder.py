@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from billing.invoice import NO_GROUP, Invoice, Line, Status
+from billing.commitments import Commitments, commit
+from billing.invoice import NO_GROUP, NOTHING_COMMITTED, Committed, Invoice, Line, Status
 from billing.lines import LineContext, fee_line, usage_lines
 from billing.quantities import NO_USAGE
 from billing.quantities import UsageOf as UsageOf
@@ -36,6 +37,8 @@ def build_invoice(
     catalog_hash: str | None = None,
     terms: Terms = NO_TERMS,
     tariffs: Tariffs | None = None,
+    commitments: Commitments | None = None,
+    committed: Committed = NOTHING_COMMITTED,
 ) -> Invoice:
     """The invoice of a slot, its lines in the order of the plan's charges.
 
@@ -43,7 +46,8 @@ def build_invoice(
     missing was not used, and its line has quantity 0. Meters that the plan does
     not charge are ignored. Where usage has no price, a draft is held, with the reason.
     `terms` are its coupons, credits and taxes. With `tariffs`, those of its
-    subscription, `usage` has one mapping for each of `slot.cuts`.
+    subscription, `usage` has one mapping for each of `slot.cuts`. `commitments` are the
+    subscription's, `committed` is the state after the invoice before.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
@@ -54,7 +58,8 @@ def build_invoice(
     for line, reason in slot_lines(slot, plan, usage, tariffs, context):
         lines.append(line)
         hold_reason = hold_reason or reason
-    settled = settle(lines, terms, context.exponent)
+    more, committed = commit(commitments, slot, lines, committed, context)
+    settled = settle([*lines, *more], terms, context.exponent)
     return Invoice(
         invoice_id=invoice_id,
         tenant=tenant,
@@ -73,6 +78,7 @@ def build_invoice(
         prepaid=settled.prepaid,
         redemptions=settled.redemptions,
         burns=settled.burns,
+        committed=committed,
     )
 
 

@@ -13,8 +13,9 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.builder import build_invoice
+from billing.commitments import Commitments
 from billing.credits import after, opening
-from billing.invoice import Invoice, Status
+from billing.invoice import NOTHING_COMMITTED, Committed, Invoice, Status
 from billing.quantities import UsageOf
 from billing.slots import Slot, due
 from billing.tariffs import Tariffs
@@ -39,6 +40,7 @@ def bill_customer(
     invoice finds of coupons and credits depends on those before it.
     """
     tariffs: dict[str, Tariffs] = {}
+    committed: dict[str, Committed] = {}
     dates: dict[str, list[datetime]] = {}
     balances: dict[str, Decimal] | None = None
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
@@ -57,7 +59,10 @@ def bill_customer(
             catalog_hash=catalog_hash,
             terms=terms_of(catalog, slot, earlier, balances),
             tariffs=tariffs[slot.subscription],
+            commitments=commitments_of(catalog, slot.subscription),
+            committed=committed.get(slot.subscription, NOTHING_COMMITTED),
         )
+        committed[slot.subscription] = invoice.committed
         earlier.append(slot.billing_date)
         balances = after(balances, invoice)
         yield invoice
@@ -66,6 +71,15 @@ def bill_customer(
 def tariffs_of(catalog: Catalog, subscription: str) -> Tariffs:
     """The tariffs of one subscription of a catalog."""
     return Tariffs(catalog.subscriptions_by_id[subscription], catalog.plans_by_id)
+
+
+def commitments_of(catalog: Catalog, subscription: str) -> Commitments | None:
+    """The commitment of a subscription, its own or its plan's."""
+    entry = catalog.subscriptions_by_id[subscription]
+    commitment = entry.commitment or catalog.plans_by_id[entry.plan].commitment
+    if commitment is None:
+        return None
+    return Commitments(entry.start, entry.trial_end or entry.start, entry.end, commitment)
 
 
 def due_slots(catalog: Catalog, subscription: str, as_of: datetime) -> list[Slot]:

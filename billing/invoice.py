@@ -113,13 +113,30 @@ class Burn:
 
 
 @dataclass(frozen=True, slots=True)
+class Committed:
+    """How far a subscription is in its commitment, from invoice to invoice.
+
+    `spent` counts in the span so far and `overage` was billed for it; `ahead` was
+    billed in advance for the period to come.
+    """
+
+    spent: Fraction = Fraction(0)
+    overage: Decimal = Decimal(0)
+    ahead: Fraction = Fraction(0)
+
+
+NOTHING_COMMITTED = Committed()
+
+
+@dataclass(frozen=True, slots=True)
 class Invoice:
     """One document: a header and its lines, in one currency.
 
     `period_start` and `period_end` are half-open UTC instants, null on a quote.
     `number`, `issuer`, `issue_date` and `due_date` come with finalization.
     `prepaid` is what paid credits cover, `redemptions` what each coupon took off,
-    `burns` what it took of each credit grant (neither is part of the JSON).
+    `burns` what it took of each credit grant, `committed` how far the subscription is in
+    its commitment after it (none of these is part of the JSON).
     `hold_reason` says why a held invoice was not finalized.
     """
 
@@ -144,6 +161,7 @@ class Invoice:
     prepaid: Decimal = Decimal(0)
     redemptions: tuple[Redemption, ...] = ()
     burns: tuple[Burn, ...] = ()
+    committed: Committed = NOTHING_COMMITTED
 
     @property
     def subtotal(self) -> Decimal:

@@ -112,7 +112,8 @@ def due(
     found = _slots(subscription, plan, customer, as_of)
     if tariffs is not None:
         found = (_with_tariffs(slot, tariffs) for slot in found)
-    return [slot for slot in found if _bills(slot, plan)]
+    committed = subscription.commitment is not None or plan.commitment is not None
+    return [slot for slot in found if _bills(slot, plan, committed)]
 
 
 def _with_tariffs(slot: Slot, tariffs: Tariffs) -> Slot:
@@ -163,9 +164,11 @@ def _segments(subscription: Subscription, plan: Plan, customer: Customer) -> Ite
         yield Segment(part, whole)
 
 
-def _bills(slot: Slot, plan: Plan) -> bool:
+def _bills(slot: Slot, plan: Plan, committed: bool) -> bool:
     """Whether any line would stand on it."""
     if slot.arrears is not None:
+        if committed:
+            return True
         tariffs = [cut.tariff for cut in slot.cuts if cut.tariff is not None]
         charges = [c for each in tariffs for c in each.charges] if tariffs else plan.charges
         if len(tariffs) > 1 or any(not _in_advance(charge) for charge in charges):

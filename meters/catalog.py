@@ -19,6 +19,7 @@ from meters.catalog_charges import Fee as Fee
 from meters.catalog_charges import Proration as Proration
 from meters.catalog_charges import UsageCharge as UsageCharge
 from meters.catalog_charges import repeated_charge as repeated_charge
+from meters.catalog_plans import Commitment as Commitment
 from meters.catalog_plans import PeriodUnit as PeriodUnit
 from meters.catalog_plans import Plan as Plan
 from meters.catalog_plans import PlanChange as PlanChange

@@ -258,6 +258,7 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
             if isinstance(change, dict):
                 yield ("changes", index, "plan"), "plans", change.get("plan")
         yield from _listed(item, "coupons", "coupons")
+        yield from _commitment_tax(item)
     elif item.section == "customers":
         yield ("tax",), "taxes", item.data.get("tax")
     elif item.section == "credits":
@@ -266,9 +267,16 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
     elif item.section == "coupons":
         yield from _listed(item, "plans", "plans")
     elif item.section == "plans":
+        yield from _commitment_tax(item)
         for path, charge in _charges(item):
             yield (*path, "meter"), "meters", charge.get("meter")
             yield (*path, "tax"), "taxes", charge.get("tax")
+
+
+def _commitment_tax(item: _Item) -> Iterator[tuple[Path, str, object]]:
+    commitment = item.data.get("commitment")
+    if isinstance(commitment, dict):
+        yield ("commitment", "tax"), "taxes", commitment.get("tax")
 
 
 def _listed(item: _Item, key: str, section: str) -> Iterator[tuple[Path, str, object]]:

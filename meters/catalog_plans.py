@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Literal, Self
+from decimal import Decimal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from meters.catalog_charges import Charge, UsageCharge, repeated_charge
+from meters.catalog_charges import Charge, Proration, UsageCharge, repeated_charge
 from meters.catalog_terms import span_conflicts
 from meters.catalog_values import (
     Conflict,
@@ -22,10 +23,17 @@ from meters.catalog_values import (
     Misfit,
     Model,
     NonNegative,
+    Positive,
 )
 from meters.timestamps import format_instant
 
 PeriodUnit = Literal["day", "week", "month", "quarter", "year"]
+
+
+def _at_least_1(value: Decimal) -> Decimal:
+    if value < 1:
+        raise ValueError(f"must be at least 1 (got {value})")
+    return value
 
 
 def _repeated(charges: Sequence[Charge]) -> Iterator[Conflict]:
@@ -56,6 +64,22 @@ class PlanVersion(Model):
         return self
 
 
+class Commitment(Model):
+    """What a subscription pays at least for each `period` of the plan, or each `year`.
+
+    What is missing at the end is billed as a true-up; what is spent beyond it costs
+    `overage_factor` times as much. `id` names its lines.
+    """
+
+    id: Id = "commitment"
+    amount: Positive
+    period: Literal["period", "year"] = "period"
+    overage_factor: Annotated[Positive, AfterValidator(_at_least_1)] = Decimal(1)
+    proration: Proration = "day"
+    tax: Id | None = None
+    description: str = ""
+
+
 class Plan(Model):
     """What a subscription pays: charges in one currency, for each period.
 
@@ -68,6 +92,7 @@ class Plan(Model):
     period: PeriodUnit = "month"
     charges: list[Charge] = Field(default_factory=list)
     versions: list[PlanVersion] = Field(default_factory=list)
+    commitment: Commitment | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -76,6 +101,8 @@ class Plan(Model):
             conflicts.append(
                 (("charges",), "must be left out beside versions, which have their own")
             )
+        if self.commitment is not None:
+            conflicts += self.commitment_conflicts(self.commitment)
         names = [each.version for each in self.versions]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -85,6 +112,15 @@ class Plan(Model):
         if conflicts:
             raise Misfit(conflicts)
         return self
+
+    def commitment_conflicts(self, commitment: Commitment) -> Iterator[Conflict]:
+        """Why a commitment does not fit this plan; paths from its owner."""
+        if any(charge.id == commitment.id for charge in self.every_charge):
+            message = f"must differ from the charges of plan {self.id} (got {commitment.id!r})"
+            yield ("commitment", "id"), message
+        if commitment.period == "year" and self.period in ("day", "week"):
+            message = f"must be period: a year has no whole number of periods (got {self.period})"
+            yield ("commitment", "period"), message
 
     @property
     def every_charge(self) -> list[Charge]:
@@ -119,7 +155,8 @@ class Subscription(Model):
     `changes` put it on other plans in the course of time. A plan with versions is
     taken in the version in force when a period (or a change) begins, or in
     `pin_version`. `overrides` maps a charge to keys of it that differ for this
-    subscription. Nothing before `trial_end` is charged. `coupons` are taken in the
+    subscription, `commitment` takes the place of the plan's. Nothing before `trial_end`
+    is charged. `coupons` are taken in the
     order given, after the order of steps.
     """
 
@@ -133,6 +170,7 @@ class Subscription(Model):
     overrides: dict[Id, dict[str, object]] = Field(default_factory=dict)
     quantities: list[Quantity] = Field(default_factory=list)
     trial_end: Instant | None = None
+    commitment: Commitment | None = None
     coupons: list[Id] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -47,6 +47,8 @@ def subscription_conflicts(
                 must = f"must be a plan with the {key} of plan {first.id}, {wanted}"
                 yield (*at, "plan"), f"{must} (got {plan.id!r} with {got})"
         yield from _off_hour((*at, "from"), change.from_, zone)
+    if subscription.commitment is not None:
+        yield from first.commitment_conflicts(subscription.commitment)
     if subscription.trial_end is not None:
         yield from _off_hour(("trial_end",), subscription.trial_end, zone)
     charges = [c for name in subscription.plans if name in plans for c in plans[name].every_charge]

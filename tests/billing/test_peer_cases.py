@@ -20,16 +20,18 @@ from typing import Any
 
 import pytest
 
+from billing.commitments import Commitments, commit
 from billing.coupons import redeem
 from billing.credits import burn_paid, opening
-from billing.invoice import NO_GROUP, Line
+from billing.invoice import NO_GROUP, Committed, Line
 from billing.lines import LineContext, fee_line
 from billing.money import from_minor_units, minor_units, round_amount, spread
 from billing.prices import Rated, convert_quantity, price_amount, rate
 from billing.single_events import Single
-from billing.slots import Segment
+from billing.slots import Segment, Slot
 from billing.taxes import add_taxes
 from meters.catalog import (
+    Commitment,
     Convert,
     Coupon,
     CreditGrant,
@@ -62,7 +64,6 @@ WAITING = {
     "dedup": "tests of meters",
     "expression": "tests of meters",
     "graduated_prorated_per_event": "single events in rating",
-    "minimum_commitment_true_up_prorated": "commitment with true-up",
     "progressive_billing_credit": "thresholds",
     "prorated_sum": "single events in rating",
     "prorated_sum_recurring": "single events in rating",
@@ -490,6 +491,23 @@ def partial_note(_: str, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def commitment_true_up(_: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The last days of a period, with a fee in arrears of the same share."""
+    end = instant("2023-04-01T00:00:00Z")
+    whole = Span(end - timedelta(days=given["period_days"]), end)
+    part = Span(end - timedelta(days=given["active_days"]), end)
+    period = Segment(part, whole)
+    slot = Slot("c", "s", "p", "EUR", "UTC", end, part.start, end, arrears=period, advance=None)
+    commitment = Commitment(amount=from_minor_units(given["commitment_cents"], CENTS))
+    context = LineContext("inv", "s", "UTC", CENTS)
+    fee = fee_line(
+        Fee(id="fee", fee=from_minor_units(given["base_fee_cents"], CENTS)), period, context
+    )
+    terms = Commitments(part.start, part.start, None, commitment)
+    lines, _state = commit(terms, slot, [fee], Committed(), context)
+    return {"true_up_cents": sum(line.amount for line in lines) * 100}
+
+
 def plan_change(_: str, given: dict[str, Any]) -> dict[str, Any]:
     """What is given back and added for the rest of a period that was billed in advance."""
     whole = span(*given["period"])
@@ -601,6 +619,7 @@ ANSWERS: dict[str, Callable[[str, dict[str, Any]], dict[str, Any]]] = {
     "credit_note_partial": partial_note,
     "credits_burndown": credits_burndown,
     "credits_burndown_with_min_spend": credits_burndown,
+    "minimum_commitment_true_up_prorated": commitment_true_up,
     "plan_change_proration": plan_change,
     "prepaid_wallet_burndown": prepaid_wallet,
     "discount_then_tax": discount_then_tax,

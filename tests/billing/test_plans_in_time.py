@@ -253,6 +253,82 @@ def test_a_trial_over_a_whole_period_has_an_invoice_of_nothing() -> None:
     assert shown(second) == [("calls", 12, "2.00"), ("seat", 1, "30.00")]
 
 
+# Commitments.
+
+
+def committed(found: list[Invoice]) -> list[list[str]]:
+    return [
+        [
+            f"{line.amount} {line.description}"
+            for line in invoice.lines
+            if line.charge == "commitment"
+        ]
+        for invoice in found
+    ]
+
+
+def test_what_is_missing_of_a_commitment_is_billed_at_the_end_of_its_period() -> None:
+    plan = {"charges": [advance("30"), CALLS], "commitment": {"amount": 100}}
+    found = bills(catalog({"a": plan}), usage="25")
+    # The fee of November stood on the first invoice, and counts in November.
+    assert committed(found) == [
+        [],
+        ["55.00 commitment: 100.00, used 45.00, true-up"],
+        ["55.00 commitment: 100.00, used 45.00, true-up"],
+    ]
+    line = found[1].lines[-1]
+    assert (line.service_start, line.service_end) == (instant(START), instant("2026-12-01T00:00Z"))
+    assert committed(bills(catalog({"a": plan}), usage="80")) == [[], [], []]
+
+
+def test_a_commitment_is_prorated_where_the_subscription_ends() -> None:
+    plan = {"charges": [CALLS], "commitment": {"amount": 100}}
+    (last,) = bills(catalog({"a": plan}, end=MID), usage="25")
+    assert committed([last]) == [["30.00 commitment: 50.00, used 20.00, true-up"]]
+
+
+def test_what_is_spent_beyond_a_commitment_costs_the_overage_factor() -> None:
+    plan = {"charges": [CALLS], "commitment": {"amount": 100, "overage_factor": "1.5"}}
+    first, _ = bills(catalog({"a": plan}), usage="150")
+    assert shown(first) == [("calls", 150, "140.00"), ("commitment", 1, "20.00")]
+    assert first.lines[1].description == "commitment: 40.00 above 100.00, times 1.5, overage"
+
+
+def test_a_commitment_of_a_year_is_settled_over_its_monthly_invoices() -> None:
+    commitment = {"amount": 1000, "period": "year", "overage_factor": 2}
+    plan = {"charges": [advance("30"), CALLS], "commitment": commitment}
+    less = bills(catalog({"a": plan}), as_of="2028-11-01T00:00:00Z", usage="20")
+    assert [amounts for amounts in committed(less) if amounts] == [
+        ["520.00 commitment: 1000.00, used 480.00, true-up"],
+        ["520.00 commitment: 1000.00, used 480.00, true-up"],
+    ]
+    assert [index for index, amounts in enumerate(committed(less)) if amounts] == [12, 24]
+    more = bills(catalog({"a": plan}), as_of="2027-11-01T00:00:00Z", usage="110")
+    # 130.00 a month: 40.00 beyond after eight months, 130.00 more after each further one
+    overage = [line.amount for i in more for line in i.lines if line.charge == "commitment"]
+    assert overage == [40, 130, 130, 130, 130]
+    assert sum(overage) == 12 * 130 - 1000
+
+
+def test_a_subscription_may_have_a_commitment_of_its_own_and_none_in_its_trial() -> None:
+    plan = {"charges": [CALLS], "commitment": {"amount": 100}}
+    given = catalog({"a": plan}, commitment={"amount": 60}, trial_end=MID)
+    first, second = bills(given, usage="25")
+    # after the trial: half of 60.00, and 25 - 5 units
+    assert committed([first, second]) == [
+        ["10.00 commitment: 30.00, used 20.00, true-up"],
+        ["45.00 commitment: 60.00, used 15.00, true-up"],
+    ]
+
+
+def test_a_plan_with_nothing_but_a_commitment_is_billed() -> None:
+    plan = {"charges": [], "commitment": {"amount": 100, "id": "base"}}
+    found = bills(catalog({"a": plan}))
+    assert [(shown(each), str(each.total)) for each in found] == [
+        ([("base", 1, "100.00")], "100.00")
+    ] * 2
+
+
 # Laws.
 
 
@@ -340,6 +416,15 @@ def test_changes_that_change_nothing_cost_nothing_and_parts_sum_to_the_whole(
             "overrides.calls.price.unit_amount: must be given",
         ),
         ("overrides: {calls: {meter: m}}", "overrides.calls.meter: must be left out"),
+        (
+            "commitment: {amount: 5, overage_factor: '0.5'}",
+            "commitment.overage_factor: must be at least 1 (got 0.5)",
+        ),
+        (
+            "commitment: {amount: 5, id: calls}",
+            "commitment.id: must differ from the charges of plan a (got 'calls')",
+        ),
+        ("commitment: {amount: 5, tax: x}", "commitment.tax: must be the id of one of the taxes"),
         ("plan: old", "start: must not be before the first version of plan old, 2027-01-01T00:00"),
     ],
 )

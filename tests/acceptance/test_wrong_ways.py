@@ -1,0 +1,192 @@
+"""Ways in which billing systems bill wrongly, each as a bill that is right here."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from billing.customer import bill_customer, due_slots
+from billing.prices import rate
+from billing.quantities import UsageOf
+from meters.catalog import Catalog, GraduatedPrice
+from tests.acceptance.samples import SUM, catalog, event, plan, subscription, unit
+from tests.oracle_times import instant
+
+TIERS = [{"up_to": 10, "unit_amount": "1"}, {"unit_amount": "0.1"}]
+GRADUATED: dict[str, Any] = {"model": "graduated", "tiers": TIERS}
+CUSTOMERS = ("retry", "boundary", "midnight", "negative", "gap", "zero", "last-day", "week")
+SITE = catalog(
+    dict.fromkeys(CUSTOMERS, "Europe/Berlin"),
+    plans=(
+        plan("calls", unit("calls", "calls")),
+        plan("tokens", {"id": "tokens", "meter": "tokens", "price": GRADUATED}),
+        plan("flat", {"id": "fee", "fee": "5"}, unit("calls", "calls")),
+        plan("weekly", unit("calls", "calls"), period="week"),
+    ),
+    subscriptions=(
+        *(
+            subscription(f"s-{name}", name, tariff, "2026-03-01T00:00:00+01:00")
+            for name, tariff in {
+                "retry": "calls",
+                "boundary": "calls",
+                "midnight": "calls",
+                "negative": "tokens",
+                "gap": "tokens",
+                "zero": "flat",
+            }.items()
+        ),
+        subscription("s-last-day", "last-day", "calls", "2026-01-31T00:00:00+01:00"),
+        subscription("s-week", "week", "weekly", "2026-03-04T00:00:00+01:00"),  # a Wednesday
+    ),
+)
+APRIL = "2026-04-01T00:00:00+02:00"
+
+
+def days(customer: str, *times: str) -> list[dict[str, Any]]:
+    return [event(f"{customer} {time}", customer, time) for time in times]
+
+
+@pytest.fixture(scope="module")
+def billed(module_site):
+    site = module_site(SITE)
+    once = event("1", "retry", "2026-03-10T12:00:00+01:00")
+    copy = event("1", "boundary", "2026-03-31T23:59:59+02:00")
+    made = [
+        once,
+        {**once, "timestamp": "2026-03-10T12:00:07+01:00", "ingested_at": "2026-09-02T00:00:00Z"},
+        copy,
+        {**copy, "timestamp": "2026-04-01T00:00:01+02:00", "ingested_at": "2026-09-02T00:00:00Z"},
+        *days("midnight", "2026-03-01T00:00:00+01:00", "2026-03-31T23:59:59.999999+02:00", APRIL),
+        event("1", "negative", "2026-03-10T12:00:00+01:00", -50),
+        event("1", "gap", "2026-03-10T12:00:00+01:00", "10.5"),
+        *days(
+            "last-day",
+            "2026-02-27T23:59:00+01:00",
+            "2026-02-28T00:00:00+01:00",
+            "2026-03-30T23:59:00+02:00",
+            "2026-03-31T00:00:00+02:00",
+        ),
+        *days(
+            "week",
+            "2026-03-08T12:00:00+01:00",  # Sunday, Monday and Tuesday: still the first week
+            "2026-03-09T12:00:00+01:00",
+            "2026-03-10T23:59:00+01:00",
+            "2026-03-11T00:00:00+01:00",
+        ),
+    ]
+    site.backfill(site.write("events.parquet", made))
+    site.bills = site.bill("2026-05-01T00:00:00Z")
+    return site
+
+
+def totals(site, customer: str) -> list[str]:
+    return [bill["total"] for bill in site.bills if bill["customer"] == customer]
+
+
+def test_a_retry_with_another_timestamp_is_one_event(billed):
+    assert totals(billed, "retry")[0] == "1.00"
+
+
+def test_a_copy_across_a_period_boundary_is_billed_in_one_period_only(billed):
+    assert totals(billed, "boundary") == ["1.00", "0.00"]
+
+
+def test_tiers_do_not_restart_where_included_units_end():
+    price = GraduatedPrice.model_validate(GRADUATED)
+    # 15 used, 5 included: 10 units in the first tier, and not 5 of them in the second.
+    assert rate(price, 15, exponent=2, included=5).amount == 10
+    assert rate(price, 16, exponent=2, included=5).amount == Decimal("10.10")
+
+
+def pure(charge: dict[str, Any], usages: list[int], **more: Any) -> list[Any]:
+    """The invoices of one subscription by month, whose usage is given."""
+    given = catalog(
+        {"c": "UTC"},
+        plans=(plan("p", charge),),
+        subscriptions=(subscription("s", "c", "p", "2026-01-01T00:00:00Z"),),
+        meters=(SUM,),
+    )
+    made = Catalog.model_validate(given | more)
+    slots = due_slots(made, "s", instant(f"2026-{len(usages) + 1:02}-01T00:00:00Z"))
+    usage = [[{"tokens": UsageOf(Decimal(value), 1)}] for value in usages]
+    return list(bill_customer(made, list(zip(slots, usage, strict=True))))
+
+
+def test_included_units_are_there_again_in_each_period_and_once():
+    found = pure(unit("tokens", "tokens", included=100), [150, 0, 99, 101])
+    assert [invoice.total for invoice in found] == [50, 0, 0, 1]
+
+
+def test_bills_at_thresholds_do_not_restart_the_tiers():
+    price = GraduatedPrice.model_validate(GRADUATED)
+    billed, paid = 0, Decimal(0)
+    for step in (6, 6, 6):
+        paid += rate(price, step, billed, paid, exponent=2).amount
+        billed += step
+    assert paid == rate(price, 18, exponent=2).amount == Decimal("10.80")
+
+
+def test_a_line_is_rounded_once_and_not_tier_by_tier():
+    tiers = [{"up_to": 1, "unit_amount": "0.004"}, {"up_to": 2, "unit_amount": "0.004"}, {}]
+    price = GraduatedPrice.model_validate({"model": "graduated", "tiers": tiers})
+    assert rate(price, 2, exponent=2).amount == Decimal("0.01")
+
+
+def test_a_week_starts_where_the_subscription_does_in_code_as_in_sql(billed):
+    assert totals(billed, "week")[:2] == ["3.00", "1.00"]
+    usage = billed.usage("period", "--customer", "week", "--meter", "calls")
+    assert [(row["start"], row["value"]) for row in usage] == [
+        ("2026-03-03T23:00:00Z", "3"),
+        ("2026-03-10T23:00:00Z", "1"),
+    ]
+
+
+def test_a_start_on_the_31st_bills_at_the_end_of_short_months_and_the_31st_again(billed):
+    bills = [bill for bill in billed.bills if bill["customer"] == "last-day"]
+    assert [(bill["period_end"], bill["total"]) for bill in bills] == [
+        ("2026-02-27T23:00:00Z", "1.00"),
+        ("2026-03-30T22:00:00Z", "2.00"),
+        ("2026-04-29T22:00:00Z", "1.00"),
+    ]
+
+
+def test_calculating_again_debits_a_credit_once():
+    credits = [
+        {
+            "id": "g",
+            "customer": "c",
+            "amount": 30,
+            "currency": "EUR",
+            "start": "2026-01-01T00:00:00Z",
+        }
+    ]
+    first = pure(unit("tokens", "tokens"), [20, 20], credits=credits)
+    assert [invoice.prepaid for invoice in first] == [20, 10]
+    assert pure(unit("tokens", "tokens"), [20, 20], credits=credits) == first
+    assert pure(unit("tokens", "tokens"), [20, 20, 5], credits=credits)[:2] == first
+
+
+def test_a_flat_fee_is_billed_at_quantity_0(billed):
+    assert totals(billed, "zero") == ["5.00", "5.00"]
+
+
+def test_a_fraction_between_two_tiers_has_a_price(billed):
+    assert totals(billed, "gap")[0] == "10.05"
+
+
+def test_midnight_belongs_to_the_period_that_begins_and_to_no_other(billed):
+    assert totals(billed, "midnight") == ["2.00", "1.00"]
+
+
+def test_negative_usage_is_shown_and_earns_nothing(billed):
+    (line,) = next(bill for bill in billed.bills if bill["customer"] == "negative")["lines"]
+    assert (line["quantity"], line["amount"]) == ("-50", "0.00")
+
+
+def test_discounts_above_the_subtotal_leave_0_and_no_credit():
+    coupons = [{"id": "k", "amount": 500, "currency": "EUR"}]
+    only = {**subscription("s", "c", "p", "2026-01-01T00:00:00Z"), "coupons": ["k"]}
+    (found,) = pure(unit("tokens", "tokens"), [20], coupons=coupons, subscriptions=[only])
+    assert (found.subtotal, found.discount, found.total, found.due) == (20, 20, 0, 0)
