@@ -202,8 +202,17 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
     "--runner", default="prism", show_default=True, help="prism, flink, dataflow, direct."
 )
 @click.option("--prism-location", metavar="FILE", help="The program prism, where not on PATH.")
-@click.option("--job-endpoint", metavar="HOST:PORT", help="Beam's job server for Flink.")
-@click.option("--checkpoints", metavar="URI", help="Where Flink keeps checkpoints.")
+@click.option(
+    "--job-endpoint",
+    metavar="HOST:PORT",
+    help="Beam's job server for Flink. Default: $BEAMMETER_FLINK_JOB_ENDPOINT, "
+    "else localhost:8099.",
+)
+@click.option(
+    "--checkpoints",
+    metavar="URI",
+    help="Where Flink keeps checkpoints, for all its machines. Default: ./beammeter-checkpoints.",
+)
 @click.option(
     "--parallelism", type=click.IntRange(1, 1024), default=2, show_default=True, help="Splits."
 )

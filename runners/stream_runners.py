@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from meters.errors import ConfigurationError
 
 STREAM_RUNNERS = ("prism", "flink", "dataflow", "direct")
 
+_JOB_SERVER = "localhost:8099"
 _CHECKPOINT_MS = 5000
 _BUNDLE_MS = 100
 
@@ -59,14 +61,8 @@ def _prism(location: str | None) -> list[str]:
 
 def _flink(endpoint: str | None, parallelism: int, state: str | None) -> list[str]:
     """Short bundles, frequent checkpoints, and state that outgrows the memory."""
-    if endpoint is None:
-        raise ConfigurationError(
-            "--runner flink needs --job-endpoint HOST:PORT of Beam's Flink job server"
-        )
-    if state is None:
-        raise ConfigurationError(
-            "--runner flink needs --checkpoints URI, a folder that all its machines share"
-        )
+    endpoint = endpoint or os.environ.get("BEAMMETER_FLINK_JOB_ENDPOINT") or _JOB_SERVER
+    state = state or (Path.cwd() / "beammeter-checkpoints").as_uri()
     return [
         "--runner=PortableRunner",
         f"--job_endpoint={endpoint}",

@@ -54,11 +54,22 @@ def test_options_of_dataflow_follow_behind_ours() -> None:
     assert options.view_as(StandardOptions).streaming
 
 
+def test_flink_has_defaults_that_suit_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BEAMMETER_FLINK_JOB_ENDPOINT", raising=False)
+    given = {"prism_location": None, "job_endpoint": None, "parallelism": 3, "state": None}
+    options = stream_options("flink", **given, extra=["--parallelism=5"])
+    found = options.get_all_options()
+    assert found["job_endpoint"] == "localhost:8099"
+    assert options.view_as(StandardOptions).streaming
+    monkeypatch.setenv("BEAMMETER_FLINK_JOB_ENDPOINT", "there:1")
+    found = stream_options("flink", **given, extra=[]).get_all_options()
+    assert found["job_endpoint"] == "there:1"
+
+
 @pytest.mark.parametrize(
     ("runner", "message"),
     [
         ("spark", "--runner must be one of prism, flink, dataflow, direct (got 'spark')"),
-        ("flink", "--runner flink needs --job-endpoint"),
         ("prism", "--prism-location must be the program prism (got '/nowhere')"),
     ],
 )
