@@ -23,14 +23,14 @@ IDLE = ("--until-idle", 8)
 def test_a_broker_that_is_killed_and_comes_back(stream: Stream, kafka: Kafka, prism: Path) -> None:
     url = f"chdb://{stream.folder / 'stream'}"
     stream.send(events(11, 3000))
-    options = ("--runner", "prism", "--prism-location", prism, *IDLE)
-    under_way = start(*stream.arguments(url, *options))
+    options = ("--runner", "prism", "--prism-location", prism)
+    under_way = start(*stream.arguments(url, *options, "--until-idle", 30))
     time.sleep(5)
     kafka.kill()
     time.sleep(1)
     kafka.start()
     stream.send(events(12, 3000))
-    result = under_way.wait()
+    result = under_way.wait(240)
     assert result.code == 0, result
     assert stream.usage(url) == stream.backfilled()
 
@@ -57,7 +57,7 @@ def test_a_warehouse_that_fails_for_a_while(
 def _wait_for_events(place: str) -> None:
     """Until the stream has stored something; before that a failure may end it."""
     query = urllib.parse.quote("SELECT count() FROM events")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
             with urllib.request.urlopen(f"http://{place}/?query={query}", timeout=10) as answer:
@@ -66,7 +66,7 @@ def _wait_for_events(place: str) -> None:
         except OSError:
             pass
         time.sleep(0.2)
-    raise AssertionError("nothing was stored within a minute")
+    raise AssertionError("nothing was stored within two minutes")
 
 
 def test_a_taskmanager_that_is_killed(stream: Stream, front: str) -> None:
@@ -83,13 +83,13 @@ def _through_a_kill(stream: Stream, front: str, cluster: FlinkCluster, server: J
     checkpoints = ("--checkpoints", f"file://{stream.folder / 'checkpoints'}")
     options = ("--runner", "flink", "--job-endpoint", server.endpoint, *checkpoints)
     stream.send(events(16, 3000))
-    under_way = start(*stream.arguments(front, *options, "--until-idle", 12))
-    time.sleep(15)
+    under_way = start(*stream.arguments(front, *options, "--until-idle", 20))
+    _wait_for_events(front.rpartition("@")[2].partition("/")[0])
     stream.send(events(17, 2000))
     time.sleep(2)
     cluster.kill_taskmanager()
     stream.send(events(18, 2000))
     cluster.start_taskmanager()
-    result = under_way.wait(150)
+    result = under_way.wait(300)
     assert result.code == 0, result
     assert stream.usage(front) == stream.backfilled()

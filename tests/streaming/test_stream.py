@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Producer
 
 from tests.cli import ROOT, run, start
+from tests.conftest import or_skip
 from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
 
@@ -156,14 +157,17 @@ def front(tmp_path: Path) -> Iterator[str]:
         process.kill()
 
 
-def test_real_flink_with_checkpoints(
-    stream: Stream, front: str, flink_job_server: JobServer
-) -> None:
+def test_real_flink_with_checkpoints(stream: Stream, front: str) -> None:
     stream.send(events(8, 4000))
-    endpoint = flink_job_server.endpoint
-    options = ("--runner", "flink", "--job-endpoint", endpoint)
-    checkpoints = ("--checkpoints", f"file://{stream.folder / 'checkpoints'}", "--until-idle", 5)
-    result = run(*stream.arguments(front, *options, *checkpoints))
+    # Its own: a job outlives the command that sent it.
+    server = JobServer()
+    or_skip(server.start)
+    try:
+        options = ("--runner", "flink", "--job-endpoint", server.endpoint)
+        checkpoints = ("--checkpoints", f"file://{stream.folder / 'checkpoints'}")
+        result = run(*stream.arguments(front, *options, *checkpoints, "--until-idle", 5))
+    finally:
+        server.stop()
     assert result.code == 0, result
     assert stream.usage(front) == stream.backfilled()
 
