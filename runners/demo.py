@@ -29,7 +29,7 @@ from meters.reading import UsageCell, read_usage
 from meters.usage import from_stored
 from runners import tables
 from runners.backfill import backfill_counts
-from runners.cli import EMBEDDED
+from runners.cli_options import EMBEDDED
 from runners.commands import Url, bill_invoices, open_warehouse, usage_row
 from runners.demo_events import demo_files
 from runners.output import Format, notice, print_json, print_table

@@ -24,7 +24,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from examples.llm_tokens import convert
-from runners.cli import EMBEDDED
+from runners.cli_options import EMBEDDED
 from tests.cli import ROOT, Site, run
 from tests.oracle import plain
 
