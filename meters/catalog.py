@@ -19,6 +19,8 @@ from meters.catalog_charges import Fee as Fee
 from meters.catalog_charges import Proration as Proration
 from meters.catalog_charges import UsageCharge as UsageCharge
 from meters.catalog_charges import repeated_charge as repeated_charge
+from meters.catalog_issuers import DEFAULT_ISSUER, Party
+from meters.catalog_issuers import Issuer as Issuer
 from meters.catalog_plans import Commitment as Commitment
 from meters.catalog_plans import PeriodUnit as PeriodUnit
 from meters.catalog_plans import Plan as Plan
@@ -118,11 +120,12 @@ class Meter(Model):
         }
 
 
-class Customer(Model):
+class Customer(Party):
     """Who is billed. `time_zone` cuts hours, days and billing periods.
 
     `tax` is on all lines whose charge names none; a customer with a
-    `tax_exempt_reason` has no tax at all.
+    `tax_exempt_reason` has no tax at all. Its invoices come from its `issuer`, or the
+    first of the catalog, and are due `payment_terms_days` after their date of issue.
     """
 
     id: Id
@@ -131,6 +134,8 @@ class Customer(Model):
     currency: Currency | None = None
     tax: Id | None = None
     tax_exempt_reason: str = ""
+    issuer: Id | None = None
+    payment_terms_days: Annotated[int, Field(ge=0, le=3660)] = 30
 
 
 class Catalog(Model):
@@ -143,6 +148,7 @@ class Catalog(Model):
     coupons: list[Coupon] = Field(default_factory=list)
     taxes: list[Tax] = Field(default_factory=list)
     credits: list[CreditGrant] = Field(default_factory=list)
+    issuers: list[Issuer] = Field(default_factory=list)
 
     @cached_property
     def meters_by_id(self) -> dict[str, Meter]:
@@ -181,3 +187,10 @@ class Catalog(Model):
         for grant in self.credits:
             found[grant.customer] = (*found.get(grant.customer, ()), grant)
         return found
+
+    def issuer_of(self, customer: Customer) -> Issuer:
+        """Who issues the invoices of a customer."""
+        for issuer in self.issuers:
+            if customer.issuer in (None, issuer.id):
+                return issuer
+        return DEFAULT_ISSUER

@@ -8,7 +8,8 @@ wrong is collected, with file, line and path, and raised as one `CatalogError`
 (exit 2).
 
 Hashes say whether a change of the catalog can change numbers: they cover neither
-names nor descriptions, neither the order of items nor keys that have their default.
+names nor descriptions nor who issues invoices, neither the order of items nor keys
+that have their default.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from meters.catalog import (
     Coupon,
     CreditGrant,
     Customer,
+    Issuer,
     Meter,
     Model,
     Plan,
@@ -50,8 +52,13 @@ _SECTIONS: dict[str, type[Model]] = {
     "coupons": Coupon,
     "taxes": Tax,
     "credits": CreditGrant,
+    "issuers": Issuer,
 }
 _SUFFIXES = {".yaml", ".yml"}
+_NO_NUMBERS: dict[str, object] = dict.fromkeys(
+    ("name", "legal_name", "address", "tax_id", "country", "issuer", "payment_terms_days"), True
+)
+"""Keys of customers that change no amount."""
 
 
 @dataclass(frozen=True)
@@ -261,6 +268,7 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
         yield from _commitment_tax(item)
     elif item.section == "customers":
         yield ("tax",), "taxes", item.data.get("tax")
+        yield ("issuer",), "issuers", item.data.get("issuer")
     elif item.section == "credits":
         yield ("customer",), "customers", item.data.get("customer")
         yield from _listed(item, "plans", "plans")
@@ -303,7 +311,7 @@ def catalog_hash(catalog: Catalog) -> str:
     return _hash(
         {
             "meters": _sorted([_meter_content(meter) for meter in catalog.meters]),
-            "customers": _sorted([_content(each, {"name": True}) for each in catalog.customers]),
+            "customers": _sorted([_content(each, _NO_NUMBERS) for each in catalog.customers]),
             "plans": _sorted([_content(each, plans) for each in catalog.plans]),
             "subscriptions": _sorted([_content(each, {}) for each in catalog.subscriptions]),
             # Sections that came later: without them the hash is what it always was.
