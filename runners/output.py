@@ -23,7 +23,7 @@ from rich.table import Table
 Format = Literal["table", "json", "csv"]
 Row = Mapping[str, object]
 
-_OURS = {"billing", "meters", "pipelines", "runners", "transforms", "warehouse"}
+_OURS = {"billing", "meters", "pipelines", "runners", "service", "transforms", "warehouse"}
 _GAP = 3
 """Columns of the terminal between two columns of a table."""
 _DESCRIPTION = 24

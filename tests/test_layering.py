@@ -1,6 +1,6 @@
 """Imports go one way:
 
-runners -> pipelines -> transforms -> billing | warehouse -> meters
+runners -> service -> pipelines -> transforms -> billing | warehouse -> meters
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "warehouse": {"meters"},
     "transforms": {"meters", "billing", "warehouse"},
     "pipelines": {"meters", "billing", "warehouse", "transforms"},
-    "runners": {"meters", "billing", "warehouse", "transforms", "pipelines"},
+    "service": {"meters", "billing", "warehouse", "transforms", "pipelines"},
+    "runners": {"meters", "billing", "warehouse", "transforms", "pipelines", "service"},
 }
 WITHOUT_BEAM = ("meters", "billing", "warehouse")
 CLIENTS = ("chdb", "clickhouse_connect")

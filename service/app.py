@@ -1,0 +1,70 @@
+"""The application: routers over one `Service`, as ASGI.
+
+app = create_app(Service(settings, KeyStore(path), catalog, warehouse))
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from service.access import anyone
+from service.context import Service
+from service.errors import add_handlers
+from service.request_ids import RequestIds
+
+DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
+
+health = APIRouter(tags=["health"])
+
+
+@health.get("/healthz", dependencies=[Depends(anyone)])
+async def healthz() -> dict[str, str]:
+    """Whether the process answers at all."""
+    return {"status": "ok"}
+
+
+def routers(service: Service) -> Sequence[APIRouter]:
+    """The routes of a server; those that need a warehouse only where there is one."""
+    del service
+    return [health]
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application of one server.
+
+    The OpenAPI file is at `/openapi.json`, open to all. There is no page with
+    documentation that would load scripts from elsewhere.
+    """
+    app = FastAPI(
+        title="Beammeter",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=_lifespan,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    add_handlers(app)
+    for router in routers(service):
+        app.include_router(router)
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(anyone)])
+    async def openapi() -> dict[str, object]:
+        return app.openapi()
+
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+    @asynccontextmanager
+    async def life() -> AsyncIterator[None]:
+        yield
+
+    del app
+    return life()

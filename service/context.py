@@ -1,0 +1,33 @@
+"""What the routes of one server share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from fastapi import Request
+
+from meters.catalog import Catalog
+from service.keys import KeyStore
+from service.rates import Rates
+from service.settings import Settings
+from warehouse.client import Warehouse
+
+
+@dataclass
+class Service:
+    """One server: its settings, keys, catalog and warehouse.
+
+    A server that only takes events may have no catalog and no warehouse.
+    """
+
+    settings: Settings
+    keys: KeyStore
+    catalog: Catalog | None = None
+    warehouse: Warehouse | None = None
+    rates: Rates = field(default_factory=Rates)
+
+
+async def service_of(request: Request) -> Service:
+    """The dependency by which a route gets it."""
+    return cast(Service, request.app.state.service)

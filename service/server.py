@@ -1,0 +1,81 @@
+"""Uvicorn, bound and limited: the process that answers.
+
+Access lines are not logged: they would hold ids of customers. Ends on SIGINT and SIGTERM
+once requests that have begun are answered.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from meters.errors import BeammeterError
+from service.settings import Settings
+
+_GRACE_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 30
+_MOST_CONNECTIONS = 2_000
+
+
+def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> None:
+    """Answer requests until asked to end.
+
+    `notice` gets the address once the port is bound. Raises BeammeterError where it
+    cannot be, or where the application does not start.
+    """
+    bound = _bind(settings)
+    host, port = bound.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=1024,
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    notice(f"listening at http://{shown}:{port}")
+    with bound, _leaving_quietly():
+        try:
+            server.run(sockets=[bound])
+        except SystemExit:
+            raise BeammeterError("the service must start (see the messages above)") from None
+
+
+@contextmanager
+def _leaving_quietly() -> Iterator[None]:
+    """Uvicorn raises the signal that ended it once more, which must not end the process."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        where = f"{settings.host}:{settings.port}"
+        raise BeammeterError(f"--port must be free (got {where}: {error.strerror})") from None
+    bound.listen(1024)
+    return bound
