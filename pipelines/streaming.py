@@ -14,7 +14,7 @@ import apache_beam as beam
 from meters.timeline import Timeline
 from transforms.kafka_source import ReadMessages
 from transforms.shard_stage import ShardStage
-from transforms.shards_in_process import ShardsInProcess
+from transforms.shards_in_process import End, ShardsInProcess
 from transforms.stream_ingest import IngestMessages
 from transforms.stream_options import StreamOptions
 from transforms.stream_rounds import ReadRound
@@ -42,7 +42,7 @@ class Streaming:
             idle_seconds=options.idle_seconds,
         )
         stage = ShardStage if self.keyed else ShardsInProcess
-        _ = (
+        done = (
             pipeline
             | "Splits" >> beam.Create(range(options.kafka.splits))
             | "SpreadSplits" >> beam.Reshuffle()
@@ -50,6 +50,9 @@ class Streaming:
             | "Ingest" >> beam.ParDo(IngestMessages(options, self.timeline))
             | "Shards" >> beam.ParDo(stage(options, self.timeline))
         )
+        if not self.keyed:
+            # Prism 2.77 spins on a core for as long as a bundle without any output runs.
+            _ = done | "Outlet" >> beam.Reshuffle() | "End" >> beam.ParDo(End())
 
 
 @dataclass(frozen=True)

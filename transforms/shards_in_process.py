@@ -25,6 +25,7 @@ _NONCE = b"process"
 
 
 @beam.typehints.with_input_types(tuple[int, bytes])
+@beam.typehints.with_output_types(int)
 class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
     """(shard, encoded `Delivery`) -> nothing; fused with the ingest of the delivery."""
 
@@ -49,3 +50,11 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
             if work.receive(shard, delivery):
                 work.flush(number, shard, delivery.splits)
             MEMORY.put(job, number, _NONCE, shard)
+
+
+@beam.typehints.with_input_types(int)
+class End(beam.DoFn):  # type: ignore[misc]
+    """Nothing -> nothing: the other side of an output that never has any."""
+
+    def process(self, element: int) -> None:
+        """Never called."""
