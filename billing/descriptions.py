@@ -51,7 +51,7 @@ def describe_usage(
 ) -> str:
     """What was used, what of it is included, at which price, and which bound applied."""
     units = decimal_text(rated.metered)
-    parts = [f"{_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}"]
+    parts = [f"{charge_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}"]
     prorated = bool(charge.included)
     if charge.convert is not None:
         parts.append(f"billed as {decimal_text(rated.quantity)}")
@@ -74,19 +74,24 @@ def describe_usage(
 def describe_missing(charge: UsageCharge, group: str, used: UsageOf) -> str:
     """That usage has no price, and so holds its invoice."""
     units = decimal_text(used.quantity)
-    return f"{_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}, no price"
+    return f"{charge_title(charge, group)}: {units} {'unit' if units == '1' else 'units'}, no price"
 
 
 def describe_trial(charge: UsageCharge, used: UsageOf) -> str:
     """What was used in a trial."""
     units = decimal_text(used.quantity)
-    return f"{_title(charge, '{}')}: {units} {'unit' if units == '1' else 'units'}, trial"
+    return f"{charge_title(charge, '{}')}: {units} {'unit' if units == '1' else 'units'}, trial"
 
 
-def _title(charge: UsageCharge, group: str) -> str:
-    values = [f"{name} {_shown(value)}" for name, value in group_values(group).items()]
-    title = charge.description or charge.id
-    return f"{title} ({', '.join(values)})" if values else title
+def charge_title(charge: UsageCharge, group: str) -> str:
+    """What a charge is called, with the values of the group that it is priced for."""
+    return title_of(charge.description or charge.id, group)
+
+
+def title_of(name: str, group: str) -> str:
+    """A name with the values of a group: `calls (region eu)`."""
+    values = [f"{key} {_shown(value)}" for key, value in group_values(group).items()]
+    return f"{name} ({', '.join(values)})" if values else name
 
 
 def _shown(value: Scalar) -> str:
@@ -115,7 +120,7 @@ def _price(price: Price, rated: Rated, exponent: int) -> str:
             free = f"{plain(price.free_units)} free, " if price.free_units else ""
             return f"{free}{count} {noun} of {plain(price.size)} at {money(price.amount)}"
         case GraduatedPrice() | GraduatedPercentagePrice():
-            return f"graduated, {_reached(steps)} of {_count(len(price.tiers), 'tier')}"
+            return f"graduated, {_reached(steps)} of {counted(len(price.tiers), 'tier')}"
         case VolumePrice():
             if not steps or steps[0].tier is None:
                 return "volume, no tier reached"
@@ -127,9 +132,9 @@ def _price(price: Price, rated: Rated, exponent: int) -> str:
             free = f"{plain(price.free_units)} free, " if price.free_units else ""
             text = f"{free}{plain(price.rate)} percent"
             if price.free_events:
-                text = f"{_count(price.free_events, 'event')} free, {text}"
+                text = f"{counted(price.free_events, 'event')} free, {text}"
             for step in steps[1:]:
-                events = _count(int(step.quantity), "event")
+                events = counted(int(step.quantity), "event")
                 if step.kind == "events":
                     text += f" plus {money(price.fixed_amount)} for each of {events}"
                 elif step.quantity:
@@ -148,5 +153,6 @@ def _reached(steps: tuple[Step, ...]) -> str:
     return f"{len(steps)} reached" if steps else "none reached"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`1 event`, `2 events`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -33,7 +33,8 @@ NO_GROUP = "{}"
 class Line:
     """One charge of one segment (and of one group where the price depends on it).
 
-    `group` is canonical JSON text. `quantity` is the meter's value over the
+    `group` is canonical JSON text. Exact numbers are decimals, and fractions where none
+    is finite. `quantity` is the meter's value over the
     service span, converted where the charge says so, before included units (1 for a
     fee). `unit_amount` is given where
     every unit has one price. `amount_exact` is the amount before rounding, in the
@@ -53,7 +54,7 @@ class Line:
     service_end: datetime | None
     quantity: Decimal | Fraction
     unit_amount: Decimal | None
-    amount_exact: Fraction
+    amount_exact: Decimal | Fraction
     amount: Decimal
     description: str
     revision: int = 0
@@ -80,7 +81,7 @@ class Line:
             "service_start": _instant(self.service_start),
             "service_end": _instant(self.service_end),
             "description": self.description,
-            "quantity": decimal_text(Fraction(self.quantity)),
+            "quantity": decimal_text(self.quantity),
             "unit_amount": (
                 None if self.unit_amount is None else format_price(self.unit_amount, exponent)
             ),

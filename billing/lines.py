@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
+from billing.decimal_prices import Charged, compile_charge
 from billing.descriptions import describe_fee, describe_missing, describe_trial, describe_usage
 from billing.invoice import NO_GROUP, Line
 from billing.money import round_amount
 from billing.prices import Rated, rate
 from billing.quantities import UsageOf, group_values, parts_of
 from billing.single_events import unpriced
-from billing.slots import Segment, hashed_id
+from billing.slots import Segment, hashed
 from billing.tariffs import Tariff
 from meters.catalog import DynamicPrice, Fee, Price, UnitPrice, UsageCharge, VolumePrice
 from meters.catalog import Proration as ProrationMode
 from meters.periods import proration_factor
+from meters.scalars import canonical_scalar, canonical_text
 from meters.timestamps import format_instant
+
+_ZERO = Decimal(0)
 
 MISSING_PRICE = "missing_price"
 """Why an invoice is held: usage on it has no price, and is not billed as free."""
@@ -52,13 +58,16 @@ class LineContext:
 
     def line_id(self, charge: str, group: str, segment: Segment | None, change: str = "") -> str:
         """Unique on the invoice: a charge may stand there once for each segment and group."""
-        span = (
-            (None, None)
-            if segment is None
-            else (format_instant(segment.part.start), format_instant(segment.part.end))
-        )
-        more = (change,) if change else ()
-        return hashed_id("line", self.invoice_id, self.subscription, charge, group, *span, *more)
+        named = f"{canonical_text(charge)},{canonical_text(group)}"
+        span = "null,null" if segment is None else _span_text(segment.part.start, segment.part.end)
+        more = f",{canonical_text(change)}" if change else ""
+        owner = f"{canonical_text(self.invoice_id)},{canonical_scalar(self.subscription)}"
+        return hashed("line", f"{owner},{named},{span}{more}")
+
+
+@lru_cache(maxsize=1024)
+def _span_text(start: datetime, end: datetime) -> str:
+    return f"{canonical_text(format_instant(start))},{canonical_text(format_instant(end))}"
 
 
 def fee_line(
@@ -133,14 +142,7 @@ def _usage_line(
     segment: Segment | None,
     context: LineContext,
 ) -> Line:
-    factor = context.factor(segment, charge.proration)
-    if price is None:
-        rated, amount_exact, amount = None, Fraction(0), round_amount(Fraction(0), context.exponent)
-        quantity, description = used.quantity, describe_missing(charge, group, used)
-    else:
-        rated = _rate(charge, price, used, factor, context.exponent)
-        amount_exact, amount, quantity = rated.exact, rated.amount, rated.quantity
-        description = describe_usage(charge, price, rated, factor, context.exponent, group)
+    charged = _charged(charge, price, group, used, segment, context)
     return Line(
         line_id=context.line_id(charge.id, group, segment),
         subscription=context.subscription,
@@ -150,15 +152,39 @@ def _usage_line(
         group=group,
         service_start=None if segment is None else segment.part.start,
         service_end=None if segment is None else segment.part.end,
-        quantity=quantity,
-        unit_amount=None if rated is None else _unit_amount(price, rated),
-        amount_exact=amount_exact,
-        amount=amount,
-        description=description,
+        quantity=charged.quantity,
+        unit_amount=charged.unit_amount,
+        amount_exact=charged.exact,
+        amount=charged.amount,
+        description=charged.description,
         revision=used.revision,
         plan=context.plan,
         own_tax=charge.tax,
     )
+
+
+def _charged(
+    charge: UsageCharge,
+    price: Price | None,
+    group: str,
+    used: UsageOf,
+    segment: Segment | None,
+    context: LineContext,
+) -> Charged:
+    exponent = context.exponent
+    if price is None:
+        nothing = round_amount(Fraction(0), exponent)
+        missing = describe_missing(charge, group, used)
+        return Charged(used.quantity, None, Fraction(0), nothing, missing)
+    factor = context.factor(segment, charge.proration)
+    form = compile_charge(charge, price, exponent)
+    if form is not None and (factor == 1 or not form.by_period):
+        charged = form.rate(used.value or _ZERO, used.events, group)
+        if charged is not None:
+            return charged
+    rated = _rate(charge, price, used, factor, exponent)
+    words = describe_usage(charge, price, rated, factor, exponent, group)
+    return Charged(rated.quantity, _unit_amount(price, rated), rated.exact, rated.amount, words)
 
 
 def _rate(
@@ -179,7 +205,7 @@ def _rate(
     )
 
 
-def _unit_amount(price: Price | None, rated: Rated) -> Decimal | None:
+def _unit_amount(price: Price, rated: Rated) -> Decimal | None:
     """The price of a unit where all units have the same one and nothing is added."""
     if isinstance(price, UnitPrice):
         return price.unit_amount

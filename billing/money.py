@@ -31,9 +31,22 @@ def minor_units(exact: Fraction, exponent: int) -> int:
     return -units if scaled < 0 else units
 
 
+def whole_units(amount: Decimal, exponent: int) -> int:
+    """A rounded amount in minor units.
+
+    Raises ValueError where `amount` has digits below the minor unit: rounding is
+    a step of its own and happens once.
+    """
+    scaled = amount.scaleb(exponent, _EXACT)
+    units = int(scaled)
+    if units != scaled:
+        raise ValueError(f"amount must have at most {exponent} decimals (got {amount})")
+    return units
+
+
 def from_minor_units(units: int, exponent: int) -> Decimal:
     """The amount of so many minor units, with exactly `exponent` decimals."""
-    return Decimal(f"{units}E-{exponent}")
+    return Decimal(units).scaleb(-exponent, _EXACT)
 
 
 def round_amount(exact: Fraction, exponent: int) -> Decimal:
@@ -52,11 +65,7 @@ def format_amount(amount: Decimal, exponent: int) -> str:
     Raises ValueError where `amount` has digits below the minor unit: rounding is
     a step of its own and happens once.
     """
-    exact = Fraction(amount)
-    units = exact * 10**exponent
-    if units.denominator != 1:
-        raise ValueError(f"amount must have at most {exponent} decimals (got {amount})")
-    return _fixed(units.numerator, exponent)
+    return _fixed(whole_units(amount, exponent), exponent)
 
 
 def format_price(price: Decimal, exponent: int) -> str:
@@ -66,13 +75,15 @@ def format_price(price: Decimal, exponent: int) -> str:
     return text if decimals >= exponent else format_amount(price, exponent)
 
 
-def decimal_text(exact: Fraction) -> str:
-    """A Fraction in plain notation: in full where a decimal can write it.
+def decimal_text(exact: Decimal | Fraction) -> str:
+    """An exact number in plain notation: in full where a decimal can write it.
 
     Otherwise (thirds, sevenths ...) the text is cut, not rounded, after
     `EXACT_DIGITS` significant digits. So rounding the text to a minor unit gives
     the same amount as rounding the Fraction.
     """
+    if isinstance(exact, Decimal):
+        return plain(exact)
     places = _decimal_places(exact.denominator)
     if places is None:
         magnitude = abs(exact)

@@ -53,6 +53,8 @@ def reduce_group(group: str, keys: tuple[str, ...]) -> str:
 
 def group_values(group: str) -> dict[str, Scalar]:
     """The values of a group by property."""
+    if group == NO_GROUP:
+        return {}
     values = parse_json(group)
     if not isinstance(values, dict):
         raise ValueError(f"group must be a JSON object (got {group!r})")
@@ -66,16 +68,17 @@ def parts_of(charge: UsageCharge, usage: UsageOf) -> Iterator[tuple[str, UsageOf
     nothing was used.
     """
     keys = charge.group_keys
+    if not keys and not charge.by_event:
+        yield NO_GROUP, usage
+        return
     if charge.by_event:
         singles: dict[str, list[Single]] = {}
         for single in in_order(usage.singles):
             group = reduce_group(single.group, keys) if keys else NO_GROUP
             singles.setdefault(group, []).append(single)
         found = {group: _of_events(each, usage.revision) for group, each in singles.items()}
-    elif keys:
-        found = dict(usage.groups.get(keys, {}))
     else:
-        found = {NO_GROUP: usage}
+        found = dict(usage.groups.get(keys, {}))
     yield from sorted(found.items() or [(NO_GROUP, UsageOf(revision=usage.revision))])
 
 

@@ -26,7 +26,7 @@ from itertools import pairwise
 from billing.tariffs import Tariff, Tariffs
 from meters.catalog import Charge, Customer, Fee, Plan, Subscription
 from meters.periods import Periods, Span
-from meters.scalars import canonical_json
+from meters.scalars import canonical_scalar, canonical_text
 from meters.timestamps import format_instant
 
 ID_DIGITS = 32
@@ -89,7 +89,12 @@ def hashed_id(prefix: str, *key: str | int | None) -> str:
 
     JSON keeps the parts of the key apart, whatever characters they hold.
     """
-    digest = hashlib.sha256(canonical_json([prefix, *key]).encode()).hexdigest()
+    return hashed(prefix, ",".join(map(canonical_scalar, key)))
+
+
+def hashed(prefix: str, key: str) -> str:
+    """As `hashed_id`, for a key whose parts are canonical JSON already, between commas."""
+    digest = hashlib.sha256(f"[{canonical_text(prefix)},{key}]".encode()).hexdigest()
     return f"{prefix}_{digest[:ID_DIGITS]}"
 
 

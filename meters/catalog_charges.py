@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -150,12 +151,12 @@ class UsageCharge(Model):
                     break
         return found
 
-    @property
+    @cached_property
     def group_keys(self) -> tuple[str, ...]:
         """The properties whose values are priced alone, sorted; none: all usage together."""
         return tuple(sorted({*self.price_by, *(name for e in self.prices for name in e.when)}))
 
-    @property
+    @cached_property
     def by_event(self) -> bool:
         """Whether any of its prices needs the single events of a period."""
         return any(by_event(price) for price in self.all_prices)

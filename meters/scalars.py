@@ -16,17 +16,23 @@ from meters.numbers import plain
 Scalar = str | int | Decimal | bool | None
 
 _MOST_DIGITS = 60
+_text_of = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def canonical_text(value: str) -> str:
+    """The canonical JSON text of a string."""
+    return _text_of(value)
 
 
 def canonical_scalar(value: Scalar) -> str:
     """The canonical JSON text of a scalar."""
+    if isinstance(value, str):
+        return _text_of(value)
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | Decimal):
-        return _number(Decimal(value))
-    return json.dumps(value, ensure_ascii=False)
+    return _number(Decimal(value))
 
 
 def _number(number: Decimal) -> str:
@@ -70,10 +76,7 @@ def _no_constant(name: str) -> object:
 def canonical_json(value: object) -> str:
     """Canonical text of any JSON value: sorted keys, canonical scalars, no spaces."""
     if isinstance(value, dict):
-        items = (
-            f"{json.dumps(key, ensure_ascii=False)}:{canonical_json(item)}"
-            for key, item in sorted(value.items())
-        )
+        items = (f"{_text_of(key)}:{canonical_json(item)}" for key, item in sorted(value.items()))
         return "{" + ",".join(items) + "}"
     if isinstance(value, list):
         return "[" + ",".join(canonical_json(item) for item in value) + "]"
