@@ -7,6 +7,7 @@ from setuptools import setup
 PACKAGES = [
     "meters",
     "billing",
+    "journal",
     "warehouse",
     "transforms",
     "pipelines",
@@ -56,6 +57,7 @@ setup(
     extras_require={
         "s3": ["apache-beam[aws]>=2.70,<3"],
         "gcs": ["apache-beam[gcp]>=2.70,<3"],
+        "postgres": ["psycopg[binary]>=3.2,<4"],
         "dev": [
             "pytest>=8.3,<10",
             "pytest-xdist>=3.6,<4",
@@ -66,6 +68,7 @@ setup(
             "moto[server]>=5.0.25,<6",
             "boto3>=1.35",
             "duckdb>=1.2,<3",
+            "psycopg[binary]>=3.2,<4",
             "apache-beam[aws]>=2.70,<3",
             "httpx2>=2,<3",
             "schemathesis>=4,<5",

@@ -7,8 +7,10 @@ line prints its message and exits with its `exit_code`, never a traceback.
     |- ConfigurationError           exit 2: wrong usage, nothing was written
     |  `- CatalogError              one or more `Problem`s with file, line and path
     |- InputError                   an input that cannot be read at all
-    `- WarehouseError               ClickHouse refused or cannot be reached
-       `- WarehouseUnavailable      worth another try later
+    |- WarehouseError               ClickHouse refused or cannot be reached
+    |  `- WarehouseUnavailable      worth another try later
+    `- JournalError                 the journal refused, or does not hold what it should
+       `- JournalUnavailable        worth another try later
 
 `Rejected` stands outside: it says why one event, or one event for one meter,
 goes to quarantine, and never stops a run.
@@ -64,6 +66,14 @@ class WarehouseError(BeammeterError):
 
 class WarehouseUnavailable(WarehouseError):
     """ClickHouse cannot be reached; trying again may help."""
+
+
+class JournalError(BeammeterError):
+    """The journal of finalized documents refused, or is not what it should be."""
+
+
+class JournalUnavailable(JournalError):
+    """The journal cannot be reached, or somebody else holds it; trying again may help."""
 
 
 class Rejected(Exception):

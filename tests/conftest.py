@@ -20,6 +20,7 @@ from tests.services import prism as prism_program
 from tests.services.fetch import Unavailable
 from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
+from tests.services.postgres import Postgres
 from warehouse.client import Warehouse
 
 Service = TypeVar("Service")
@@ -82,3 +83,14 @@ def flink_job_server() -> Iterator[JobServer]:
     or_skip(server.start)
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL server."""
+    server = Postgres()
+    try:
+        or_skip(server.start)
+        yield server
+    finally:
+        server.stop()

@@ -1,6 +1,6 @@
 """Imports go one way:
 
-runners -> service -> pipelines -> transforms -> billing | warehouse -> meters
+runners -> service -> pipelines -> transforms -> billing | journal | warehouse -> meters
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ ROOT = Path(__file__).parent.parent
 MAY_IMPORT = {
     "meters": set(),
     "billing": {"meters"},
+    "journal": {"meters"},
     "warehouse": {"meters"},
-    "transforms": {"meters", "billing", "warehouse"},
-    "pipelines": {"meters", "billing", "warehouse", "transforms"},
-    "service": {"meters", "billing", "warehouse", "transforms", "pipelines"},
-    "runners": {"meters", "billing", "warehouse", "transforms", "pipelines", "service"},
+    "transforms": {"meters", "billing", "journal", "warehouse"},
+    "pipelines": {"meters", "billing", "journal", "warehouse", "transforms"},
+    "service": {"meters", "billing", "journal", "warehouse", "transforms", "pipelines"},
+    "runners": {"meters", "billing", "journal", "warehouse", "transforms", "pipelines", "service"},
 }
-WITHOUT_BEAM = ("meters", "billing", "warehouse")
+WITHOUT_BEAM = ("meters", "billing", "journal", "warehouse")
 CLIENTS = ("chdb", "clickhouse_connect")
 NOT_IN_THE_PRODUCT = ("tests", "benchmarks", "examples", "scripts")
 
@@ -72,6 +73,11 @@ def test_the_pure_packages_and_the_warehouse_know_nothing_of_beam(package: str) 
 @pytest.mark.parametrize("package", sorted(MAY_IMPORT.keys() - {"warehouse"}))
 def test_only_the_warehouse_talks_to_clickhouse(package: str) -> None:
     assert not [(at, name) for at, name in found(package) if top(name) in CLIENTS]
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT.keys() - {"journal"}))
+def test_only_the_journal_talks_to_its_databases(package: str) -> None:
+    assert not [(at, name) for at, name in found(package) if top(name) in ("sqlite3", "psycopg")]
 
 
 def test_every_package_of_the_product_is_in_the_layering_and_in_setup() -> None:

@@ -1,0 +1,1 @@
+"""The journal of finalized documents: real transactions, on SQLite or PostgreSQL."""
