@@ -61,11 +61,11 @@ def commit(
 ) -> tuple[tuple[Line, ...], Committed]:
     """The lines of the commitment on this invoice, and the state after it."""
     ahead = _sum(line for line in lines if _is_ahead(line, slot))
-    now = _sum(line for line in lines if not _is_ahead(line, slot))
     span = None if commitments is None else commitments.span_of(slot)
     if commitments is None or span is None:
         return (), Committed(ahead=ahead)
     commitment = commitments.commitment
+    now = _sum(line for line in lines if not _is_ahead(line, slot))
     spent = before.spent + before.ahead + now
     required = Fraction(commitment.amount) * context.factor(span, commitment.proration)
     found: list[Line] = []

@@ -11,12 +11,11 @@ negative amount (money given back) has nothing to take off.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 
 from billing.invoice import Line, Redemption
-from billing.money import from_minor_units, minor_units, spread
+from billing.money import from_minor_units, minor_units, spread, whole_units
 from meters.catalog_terms import Coupon
 
 
@@ -44,8 +43,11 @@ def redeem(
     `lines` come in the order by which ties are broken. `exponent`: decimals of the
     currency. A coupon that finds nothing to take off is not redeemed.
     """
-    remaining = [max(minor_units(Fraction(line.amount), exponent), 0) for line in lines]
-    given_back = sum(min(minor_units(Fraction(line.amount), exponent), 0) for line in lines)
+    if not coupons:
+        return tuple(lines), ()
+    units = [whole_units(line.amount, exponent) for line in lines]
+    remaining = [max(each, 0) for each in units]
+    given_back = sum(min(each, 0) for each in units)
     taken = [0] * len(lines)
     names: list[list[str]] = [[] for _ in lines]
     redemptions = []
@@ -57,7 +59,7 @@ def redeem(
         off = min(_off(coupon, base, exponent), base, sum(remaining) + given_back)
         if off <= 0:
             continue
-        parts = spread(off, [Fraction(remaining[index]) for index in eligible])
+        parts = spread(off, [remaining[index] for index in eligible])
         for index, part in zip(eligible, parts, strict=True):
             remaining[index] -= part
             taken[index] += part
@@ -65,8 +67,7 @@ def redeem(
                 names[index].append(coupon.id)
         redemptions.append(Redemption(coupon.id, from_minor_units(off, exponent)))
     discounted = tuple(
-        replace(
-            line,
+        line.replaced(
             discount=from_minor_units(off, exponent),
             description=", ".join([line.description, *(f"coupon {name}" for name in named)]),
         )

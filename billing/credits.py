@@ -13,16 +13,16 @@ and not more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
 from billing.invoice import Burn, Invoice, Line
-from billing.money import add_amounts, from_minor_units, minor_units, spread
+from billing.money import add_amounts, from_minor_units, minor_units, spread, whole_units
 from billing.slots import hashed_id
-from billing.taxes import net_of
+from billing.taxes import net_units
 from meters.catalog_terms import CreditGrant
 from meters.currencies import currency_exponent
 from meters.timestamps import END_OF_TIME
@@ -86,10 +86,12 @@ def burn_promotional(
 ) -> tuple[tuple[Line, ...], tuple[Burn, ...]]:
     """The lines with the credit of promotional grants, and what each of these burnt."""
     grants = [grant for grant in grants if grant.kind == "promotional"]
-    payable = [minor_units(net_of(line), exponent) for line in lines]
+    if not grants:
+        return tuple(lines), ()
+    payable = [net_units(line, exponent) for line in lines]
     burns, parts = _burn(lines, payable, grants, balances, exponent)
     credited = tuple(
-        replace(line, credit=from_minor_units(part, exponent)) if part else line
+        line.replaced(credit=from_minor_units(part, exponent)) if part else line
         for line, part in zip(lines, parts, strict=True)
     )
     return credited, burns
@@ -100,7 +102,9 @@ def burn_paid(
 ) -> tuple[Burn, ...]:
     """What paid grants pay of lines that have their taxes."""
     grants = [grant for grant in grants if grant.kind == "paid"]
-    payable = [minor_units(net_of(line) + Fraction(line.tax), exponent) for line in lines]
+    if not grants:
+        return ()
+    payable = [net_units(line, exponent) + whole_units(line.tax, exponent) for line in lines]
     return _burn(lines, payable, grants, balances, exponent)[0]
 
 
@@ -182,10 +186,10 @@ def _burn(
     for grant in grants:
         eligible = [i for i, line in enumerate(lines) if left[i] and in_scope(grant, line)]
         base = min(sum(left[i] for i in eligible), sum(left) + given_back)
-        off = min(base, minor_units(Fraction(balances[grant.id]), exponent))
+        off = min(base, whole_units(balances[grant.id], exponent))
         if off <= 0:
             continue
-        parts = spread(off, [Fraction(left[i]) for i in eligible])
+        parts = spread(off, [left[i] for i in eligible])
         for index, part in zip(eligible, parts, strict=True):
             left[index] -= part
         burns.append(Burn(grant.id, grant.kind, from_minor_units(off, exponent)))

@@ -10,10 +10,12 @@ applies.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
+from operator import attrgetter
 from typing import Literal
 
 from billing.money import add_amounts, decimal_text, format_amount, format_price
@@ -66,6 +68,13 @@ class Line:
     plan: str | None = None
     own_tax: str | None = None
 
+    def replaced(self, **values: object) -> Line:
+        """The line with other values, as `dataclasses.replace`, in a third of its time."""
+        found = list(_LINE_VALUES(self))
+        for name, value in values.items():
+            found[_LINE_FIELDS[name]] = value
+        return Line(*found)
+
     def to_dict(self, exponent: int) -> dict[str, object]:
         """The line as in the JSON of `bill`; `exponent`: decimals of the currency.
 
@@ -77,7 +86,7 @@ class Line:
             "charge": self.charge,
             "plan_version": self.plan_version,
             "meter": self.meter,
-            "group": parse_json(self.group),
+            "group": {} if self.group == NO_GROUP else parse_json(self.group),
             "service_start": _instant(self.service_start),
             "service_end": _instant(self.service_end),
             "description": self.description,
@@ -94,6 +103,10 @@ class Line:
             "tax": format_amount(self.tax, exponent),
             "revision": self.revision,
         }
+
+
+_LINE_FIELDS = {field.name: index for index, field in enumerate(fields(Line))}
+_LINE_VALUES = attrgetter(*_LINE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,18 +200,19 @@ class Invoice:
     @property
     def total(self) -> Decimal:
         """`subtotal - discount - credit + tax`."""
-        return self._sum(
-            (self.subtotal, self.discount.copy_negate(), self.credit.copy_negate(), self.tax)
-        )
+        return self._total(self.subtotal, self.discount, self.credit, self.tax)
 
     @property
     def due(self) -> Decimal:
         """What is left to pay: `total - prepaid`."""
-        return self._sum((self.total, self.prepaid.copy_negate()))
+        return self._less(self.total, self.prepaid)
 
     def to_dict(self) -> dict[str, object]:
         """The invoice as in the JSON of `bill`."""
         exponent = currency_exponent(self.currency)
+        sums = self.subtotal, self.discount, self.credit, self.tax
+        subtotal, discount, credit, tax = (format_amount(each, exponent) for each in sums)
+        total = self._total(*sums)
         return {
             "invoice_id": self.invoice_id,
             "kind": self.kind,
@@ -217,18 +231,27 @@ class Invoice:
             "due_date": None if self.due_date is None else self.due_date.isoformat(),
             "catalog_hash": self.catalog_hash,
             "lines": [line.to_dict(exponent) for line in self.lines],
-            "subtotal": format_amount(self.subtotal, exponent),
-            "discount": format_amount(self.discount, exponent),
-            "credit": format_amount(self.credit, exponent),
-            "tax": format_amount(self.tax, exponent),
-            "total": format_amount(self.total, exponent),
+            "subtotal": subtotal,
+            "discount": discount,
+            "credit": credit,
+            "tax": tax,
+            "total": format_amount(total, exponent),
             "prepaid": format_amount(self.prepaid, exponent),
-            "due": format_amount(self.due, exponent),
+            "due": format_amount(self._less(total, self.prepaid), exponent),
         }
+
+    def _total(
+        self, subtotal: Decimal, discount: Decimal, credit: Decimal, tax: Decimal
+    ) -> Decimal:
+        return self._sum((subtotal, discount.copy_negate(), credit.copy_negate(), tax))
+
+    def _less(self, amount: Decimal, other: Decimal) -> Decimal:
+        return self._sum((amount, other.copy_negate()))
 
     def _sum(self, amounts: Iterable[Decimal]) -> Decimal:
         return add_amounts(amounts, currency_exponent(self.currency))
 
 
+@lru_cache(maxsize=1024)
 def _instant(instant: datetime | None) -> str | None:
     return None if instant is None else format_instant(instant)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 from functools import reduce
+from math import lcm
 
 from meters.numbers import plain
 
@@ -20,6 +21,7 @@ EXACT_DIGITS = 30
 """Significant digits of an exact amount that no decimal can write in full."""
 
 _EXACT = Context(prec=200, traps=[Inexact])
+_QUANTA = [Decimal(1).scaleb(-exponent) for exponent in range(7)]
 
 
 def minor_units(exact: Fraction, exponent: int) -> int:
@@ -65,7 +67,11 @@ def format_amount(amount: Decimal, exponent: int) -> str:
     Raises ValueError where `amount` has digits below the minor unit: rounding is
     a step of its own and happens once.
     """
-    return _fixed(whole_units(amount, exponent), exponent)
+    try:
+        fixed = amount.quantize(_QUANTA[exponent], context=_EXACT)
+    except Inexact:
+        raise ValueError(f"amount must have at most {exponent} decimals (got {amount})") from None
+    return format(fixed if fixed else abs(fixed), "f")
 
 
 def format_price(price: Decimal, exponent: int) -> str:
@@ -94,7 +100,7 @@ def decimal_text(exact: Decimal | Fraction) -> str:
     return text.rstrip("0").rstrip(".") if places else text
 
 
-def spread(units: int, weights: Sequence[Fraction]) -> list[int]:
+def spread(units: int, weights: Sequence[int | Fraction]) -> list[int]:
     """`units` minor units over `weights` by largest remainder; the sum is `units`.
 
     Ties go to the earlier weight, so the caller brings the weights in a stable
@@ -102,32 +108,35 @@ def spread(units: int, weights: Sequence[Fraction]) -> list[int]:
     Raises ValueError where a weight is negative or where units cannot be spread
     because no weight is above 0.
     """
-    total = sum(weights, Fraction())
     if any(weight < 0 for weight in weights):
         raise ValueError(f"weights must not be negative (got {min(weights)})")
+    whole = lcm(*(weight.denominator for weight in weights))
+    numerators = [int(weight * whole) for weight in weights]
+    total = sum(numerators)
     if total == 0:
         if units:
             raise ValueError(f"weights must have a sum above 0 to spread {units} (got 0)")
         return [0] * len(weights)
-    sign = -1 if units < 0 else 1
-    shares = [abs(units) * weight / total for weight in weights]
-    parts = [int(share) for share in shares]
-    by_remainder = sorted(range(len(shares)), key=lambda i: (parts[i] - shares[i], i))
-    for index in by_remainder[: abs(units) - sum(parts)]:
-        parts[index] += 1
-    return [sign * part for part in parts]
+    parts = _by_largest_remainder([abs(units) * each for each in numerators], total, abs(units))
+    return parts if units >= 0 else [-part for part in parts]
 
 
-def spread_shares(shares: Sequence[Fraction]) -> list[int]:
-    """Whole units near the exact shares, summing to their rounded sum.
+def spread_shares(numerators: Sequence[int], denominator: int) -> list[int]:
+    """Whole units near the exact shares, summing to their sum, rounded half away from zero.
 
-    Each part is its share rounded down, or one more for the largest remainders; ties
-    go to the earlier share. Shares may be negative.
+    A share is its numerator over the denominator (above 0), and may be negative. Each
+    part is its share rounded down, or one more for the largest remainders; ties go to
+    the earlier share.
     """
-    parts = [share.numerator // share.denominator for share in shares]
-    missing = minor_units(sum(shares, Fraction()), 0) - sum(parts)
-    by_remainder = sorted(range(len(shares)), key=lambda i: (parts[i] - shares[i], i))
-    for index in by_remainder[:missing]:
+    total = minor_units(Fraction(sum(numerators), denominator), 0)
+    return _by_largest_remainder(numerators, denominator, total)
+
+
+def _by_largest_remainder(numerators: Sequence[int], denominator: int, total: int) -> list[int]:
+    parts = [numerator // denominator for numerator in numerators]
+    rests = [numerator % denominator for numerator in numerators]
+    by_remainder = sorted(range(len(parts)), key=lambda index: (-rests[index], index))
+    for index in by_remainder[: total - sum(parts)]:
         parts[index] += 1
     return parts
 

@@ -11,11 +11,10 @@ it to the last unit, also beside lines that give money back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fractions import Fraction
 
 from billing.invoice import Line
-from billing.money import from_minor_units, minor_units, spread_shares
+from billing.money import from_minor_units, spread_shares, whole_units
 from meters.catalog_terms import Tax
 
 
@@ -35,26 +34,26 @@ def add_taxes(
             groups.setdefault(tax.id, (tax, []))[1].append(index)
     for tax, members in groups.values():
         factor = _factor(tax)
-        shares = [minor_units(net_of(lines[index]), exponent) * factor for index in members]
-        for index, part in zip(members, spread_shares(shares), strict=True):
+        nets = [net_units(lines[index], exponent) * factor.numerator for index in members]
+        for index, part in zip(members, spread_shares(nets, factor.denominator), strict=True):
             amount = from_minor_units(part, exponent)
             line = taxed[index]
-            taxed[index] = replace(
-                line,
-                tax_code=tax.id,
-                tax_rate=tax.rate,
-                tax=amount,
-                amount=line.amount - amount if tax.inclusive else line.amount,
-                description=(
-                    f"{line.description}, tax included" if tax.inclusive else line.description
-                ),
-            )
+            values: dict[str, object] = {"tax_code": tax.id, "tax_rate": tax.rate, "tax": amount}
+            if tax.inclusive:
+                values["amount"] = line.amount - amount
+                values["description"] = f"{line.description}, tax included"
+            taxed[index] = line.replaced(**values)
     return tuple(taxed)
 
 
-def net_of(line: Line) -> Fraction:
-    """What is taxed of a line: its amount less discount and credit."""
-    return Fraction(line.amount) - Fraction(line.discount) - Fraction(line.credit)
+def net_units(line: Line, exponent: int) -> int:
+    """What is taxed of a line, in minor units: its amount less discount and credit."""
+    units = whole_units(line.amount, exponent)
+    if line.discount:
+        units -= whole_units(line.discount, exponent)
+    if line.credit:
+        units -= whole_units(line.credit, exponent)
+    return units
 
 
 def _factor(tax: Tax) -> Fraction:

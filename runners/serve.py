@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from meters.catalog_file import load_catalog
-from runners.commands import Url, open_warehouse, remember
 from runners.cli_options import catalog_path
+from runners.commands import Url, open_warehouse, remember
 from runners.output import notice
 from service.app import create_app
 from service.context import Service

@@ -13,11 +13,12 @@ next run write again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+
+import msgspec
 
 from meters.errors import WarehouseError
 from meters.scalars import canonical_json, parse_json
@@ -30,6 +31,7 @@ Document = Mapping[str, object]
 REPLACEABLE = ("draft", "held")
 """States in which an invoice may be written anew; others never change."""
 
+_ENCODER = msgspec.json.Encoder()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _HEADER_TEXTS = (
@@ -175,15 +177,21 @@ def invoice_lines(
 
 def document_text(value: object) -> str:
     """The JSON text of a document: canonical numbers and texts, keys in the order given."""
+    return _ENCODER.encode(_canonical(value)).decode()
+
+
+def _canonical(value: object) -> object:
+    """The value with all numbers as their canonical text; most of it is text already."""
+    if value is None or isinstance(value, str | bool | msgspec.Raw):
+        return value
     if isinstance(value, Mapping):
-        items = (
-            f"{json.dumps(key, ensure_ascii=False)}:{document_text(item)}"
+        return {
+            key: item if item is None or item.__class__ is str else _canonical(item)
             for key, item in value.items()
-        )
-        return "{" + ",".join(items) + "}"
+        }
     if isinstance(value, list | tuple):
-        return "[" + ",".join(map(document_text, value)) + "]"
-    return canonical_json(value)
+        return [_canonical(item) for item in value]
+    return msgspec.Raw(canonical_json(value).encode())
 
 
 @dataclass(frozen=True)
