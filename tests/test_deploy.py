@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -89,3 +90,14 @@ def test_the_image_gets_every_package_and_nothing_else() -> None:
     kept = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     kept = {line[1:] for line in kept if line.startswith("!")}
     assert {name for name in kept if (ROOT / name).is_dir()} == packages
+
+
+def test_the_image_has_every_package_of_the_product() -> None:
+    assignment = next(
+        node
+        for node in ast.parse((ROOT / "setup.py").read_text("utf-8")).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PACKAGES"
+    )
+    ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
+    kept = {line[1:] for line in ignored if line.startswith("!")}
+    assert {name.partition(".")[0] for name in ast.literal_eval(assignment.value)} <= kept
