@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.conftest import or_skip
+from tests.services.fetch import compose_check
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -22,26 +24,28 @@ def services() -> dict[str, Any]:
     return yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
 
 
-def compose() -> list[str]:
-    """The command docker compose, as a plugin or as a program of its own."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]):
-            known = subprocess.run([*command, "version"], capture_output=True, check=False)
-            if known.returncode == 0:
-                return command
-    pytest.skip("docker compose is not installed")
-
-
-@pytest.mark.parametrize("profile", ["", "tools"])
-def test_docker_compose_accepts_the_file(profile: str) -> None:
-    done = subprocess.run(
-        [*compose(), "-f", str(COMPOSE), "config", "--quiet"],
+def checked(file: Path, profile: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(or_skip(compose_check)), str(file)],
         env=os.environ | {"COMPOSE_PROFILES": profile},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.parametrize("profile", ["", "tools"])
+def test_docker_compose_accepts_the_file(profile: str) -> None:
+    done = checked(COMPOSE, profile)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_docker_compose_would_refuse_a_wrong_key(tmp_path: Path) -> None:
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(COMPOSE.read_text("utf-8").replace("ports:", "portz:"), "utf-8")
+    done = checked(wrong)
+    assert done.returncode == 1
+    assert "portz" in done.stderr
 
 
 def test_every_service_that_stays_up_says_when_it_is_healthy() -> None:

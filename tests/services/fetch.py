@@ -1,4 +1,4 @@
-"""Fetch the real services once: jars through Maven, Prism through Go.
+"""Fetch the real services once: jars through Maven, Go programs through Go.
 
 cache/NAME exists? -> yes: use it
                    -> no: lock -> fetch into a folder beside it -> rename
@@ -66,6 +66,18 @@ def prism() -> Path:
         _run([go, "install", module], {"GOBIN": str(folder)})
 
     return _once(f"prism-{version}", "go", build) / "prism"
+
+
+def compose_check() -> Path:
+    """A program that reads compose files as `docker compose config` does, by the same library."""
+    sources = HERE / "compose"
+    content = b"".join((sources / name).read_bytes() for name in ("main.go", "go.sum"))
+
+    def build(folder: Path) -> None:
+        command = [_tool("go", "Go"), "build", "-C", str(sources), "-o", str(folder / "check"), "."]
+        _run(command)
+
+    return _once(f"compose-{hashlib.sha256(content).hexdigest()[:12]}", "go", build) / "check"
 
 
 def java() -> str:
@@ -174,7 +186,7 @@ def _run(command: list[str], more: dict[str, str] | None = None) -> None:
 
 if __name__ == "__main__":
     try:
-        for path in (kafka_jars(), prism(), flink_jars()):
+        for path in (kafka_jars(), prism(), flink_jars(), compose_check()):
             sys.stdout.write(f"{path}\n")
     except Unavailable as error:
         sys.exit(str(error))
