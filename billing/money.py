@@ -22,6 +22,7 @@ EXACT_DIGITS = 30
 
 _EXACT = Context(prec=200, traps=[Inexact])
 _QUANTA = [Decimal(1).scaleb(-exponent) for exponent in range(7)]
+_ZEROS = [str(Decimal(0).scaleb(-exponent)) for exponent in range(7)]
 
 
 def minor_units(exact: Fraction, exponent: int) -> int:
@@ -67,11 +68,13 @@ def format_amount(amount: Decimal, exponent: int) -> str:
     Raises ValueError where `amount` has digits below the minor unit: rounding is
     a step of its own and happens once.
     """
+    if not amount:
+        return _ZEROS[exponent]
     try:
         fixed = amount.quantize(_QUANTA[exponent], context=_EXACT)
     except Inexact:
         raise ValueError(f"amount must have at most {exponent} decimals (got {amount})") from None
-    return format(fixed if fixed else abs(fixed), "f")
+    return str(fixed)
 
 
 def format_price(price: Decimal, exponent: int) -> str:

@@ -14,10 +14,8 @@ that have their default.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path as FilePath
@@ -39,6 +37,7 @@ from meters.catalog import (
 )
 from meters.catalog_links import link_conflicts
 from meters.catalog_problems import problems_of, shown, unknown_key
+from meters.collection import without_collection
 from meters.errors import CatalogError, Problem
 from meters.scalars import canonical_json, parse_json
 from meters.timestamps import format_instant
@@ -91,20 +90,8 @@ def load_catalog(path: str) -> Catalog:
     problems.
     """
     files = _files(path)
-    with _no_collection():
+    with without_collection():
         return _load(files)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    # Large catalogs make a million objects and no cycles; looking for them takes 2/3 of the time.
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _load(files: list[FilePath]) -> Catalog:

@@ -26,6 +26,7 @@ NUMBER_PATTERN = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER = re.compile(NUMBER_PATTERN)
 _QUANTUM = Decimal(1).scaleb(-PLACES)
 _WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[])
+_SCALING = Context(prec=120, traps=[Inexact, Overflow])
 _EXPECTED = f"a number with a magnitude below {LIMIT:.0e}".replace("e+", "e")
 
 
@@ -74,12 +75,12 @@ def _round(number: Decimal) -> Decimal:
 
 def to_scaled(number: Decimal) -> int:
     """The integer multiple of 10**-12; `number` has at most 12 places."""
-    return int(number.scaleb(PLACES, context=Context(prec=120, traps=[Inexact, Overflow])))
+    return int(number.scaleb(PLACES, context=_SCALING))
 
 
 def from_scaled(scaled: int) -> Decimal:
     """The decimal for an integer multiple of 10**-12."""
-    return Decimal(scaled).scaleb(-PLACES, context=Context(prec=120, traps=[Inexact]))
+    return Decimal(scaled).scaleb(-PLACES, context=_SCALING)
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -89,7 +90,9 @@ def divide_half_even(numerator: int, denominator: int) -> int:
 
 def plain(number: Decimal | int) -> str:
     """Plain notation without exponent and without trailing zeros: `1.5`, `0`, `100`."""
-    text = format(Decimal(number), "f")
+    text = str(number)
+    if "E" in text:
+        text = format(number, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text

@@ -1,8 +1,8 @@
 """The billing pipeline: usage rows and plan prices become invoices.
 
-    subscriptions -> batches -> merged usage x prices -> invoices -> drafts (not in a preview)
-                                                             |
-                                                          results
+    customers -> parts -> merged usage x prices -> documents -> drafts (not in a preview)
+                                                        |
+                                                     results
 
 Rating is pure and repeatable; ids are hashes of what an invoice is for, so a second
 run writes the same rows again.
@@ -10,18 +10,26 @@ run writes the same rows again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import apache_beam as beam
 
-from billing.invoice import Invoice
-from meters.catalog import Catalog
-from transforms.invoices import RateSubscriptions, WriteDrafts, to_json
+from meters.catalog import Catalog, Subscription
+from meters.catalog_file import catalog_hash
+from transforms.invoices import (
+    Documents,
+    Part,
+    RatedPart,
+    RateParts,
+    WriteDrafts,
+    WriteResults,
+    to_documents,
+)
 
-BATCH = 500
+BATCH = 1000
 """Subscriptions that are rated with one query, or those of one customer where it has more."""
 
 
@@ -32,7 +40,8 @@ class Billing:
     `subscriptions` names all of each customer's. Every period that ended by `as_of` is
     billed. A `preview` writes nothing to the
     warehouse. The invoices are written as lines of JSON to files that begin with
-    `results`.
+    `results`: in the order of their names they are sorted by customer, billing date,
+    currency and subscription.
     """
 
     catalog: Catalog
@@ -45,43 +54,55 @@ class Billing:
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
-        rate = RateSubscriptions(
-            self.catalog,
+        rate = RateParts(
             tenant=self.tenant,
             warehouse=self.warehouse,
             as_of=self.as_of,
             status=self.status,
         )
-        batches = list(_batches(self.catalog, self.subscriptions))
-        invoices = (
+        parts = list(_parts(self.catalog, self.subscriptions))
+        documents = (
             pipeline
-            | "Subscriptions" >> beam.Create(batches)
+            | "Customers" >> beam.Create(parts)
             | "Spread" >> beam.Reshuffle()
-            | "Rate" >> beam.ParDo(rate).with_output_types(Invoice)
+            | "Rate" >> beam.ParDo(rate).with_output_types(RatedPart)
+            | "Documents" >> beam.Map(to_documents).with_output_types(Documents)
         )
         if self.status == "draft":
-            _ = (
-                invoices
-                | "Batch" >> beam.BatchElements(min_batch_size=1, max_batch_size=BATCH)
-                | "Write" >> beam.ParDo(WriteDrafts(warehouse=self.warehouse))
-            )
-        _ = (
-            invoices
-            | "ToJson" >> beam.Map(to_json).with_output_types(str)
-            | "Results" >> beam.io.WriteToText(self.results)
-        )
+            _ = documents | "Write" >> beam.ParDo(WriteDrafts(warehouse=self.warehouse))
+        _ = documents | "Results" >> beam.ParDo(WriteResults(self.results))
 
 
-def _batches(catalog: Catalog, subscriptions: Sequence[str]) -> Iterator[list[str]]:
-    """Subscriptions in batches that never part those of one customer."""
-    customers: dict[str, list[str]] = {}
+def _parts(catalog: Catalog, subscriptions: Sequence[str]) -> Iterator[Part]:
+    """The catalog in parts that never part what one customer has."""
+    found = catalog_hash(catalog)
+    chosen: dict[str, list[Subscription]] = {}
     for name in subscriptions:
-        customers.setdefault(catalog.subscriptions_by_id[name].customer, []).append(name)
-    batch: list[str] = []
-    for names in customers.values():
-        if batch and len(batch) + len(names) > BATCH:
-            yield batch
-            batch = []
-        batch += names
-    if batch:
-        yield batch
+        entry = catalog.subscriptions_by_id[name]
+        chosen.setdefault(entry.customer, []).append(entry)
+    sections = {name: getattr(catalog, name) for name in Catalog.model_fields}
+    index = count = 0
+    customers: list[str] = []
+    for name in sorted(chosen):
+        if customers and count + len(chosen[name]) > BATCH:
+            yield Part(index, _of(catalog, sections, customers, chosen), found)
+            index, count, customers = index + 1, 0, []
+        customers.append(name)
+        count += len(chosen[name])
+    if customers:
+        yield Part(index, _of(catalog, sections, customers, chosen), found)
+
+
+def _of(
+    catalog: Catalog,
+    sections: Mapping[str, Any],
+    customers: Sequence[str],
+    chosen: Mapping[str, Sequence[Subscription]],
+) -> Catalog:
+    """The catalog with these customers alone."""
+    own: dict[str, Any] = {
+        "customers": [catalog.customers_by_id[name] for name in customers],
+        "subscriptions": [entry for name in customers for entry in chosen[name]],
+        "credits": [g for name in customers for g in catalog.grants_by_customer.get(name, ())],
+    }
+    return Catalog.model_construct(**{**sections, **own})

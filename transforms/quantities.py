@@ -21,7 +21,7 @@ from billing.quantities import UsageOf, reduce_group
 from billing.single_events import Single
 from meters.aggregators import State, extract, merge_all
 from meters.attribution import Attribution
-from meters.catalog import Catalog, Charge, DynamicPrice, Meter, UsageCharge
+from meters.catalog import Aggregation, Catalog, Charge, DynamicPrice, Meter, UsageCharge
 from meters.errors import Rejected
 from meters.numbers import from_scaled, parse_number, to_scaled
 from meters.readings import reading_of
@@ -50,7 +50,7 @@ class Quantities:
         if not spans:
             return usage
         table = merged_usage(self._warehouse, self._tenant, spans, by_group=False)
-        for row in table.to_pylist():
+        for row in self._needed(table).to_pylist():
             meter = self._catalog.meters_by_id.get(row["meter"])
             if meter is not None:
                 usage[row["span"]][meter.id] = _merged(meter, row)
@@ -59,6 +59,11 @@ class Quantities:
         self._add_groups(spans, needs, usage)
         self._add_singles(spans, needs, usage)
         return usage
+
+    def _needed(self, table: pa.Table) -> pa.Table:
+        """The columns that some meter of the catalog takes its value from."""
+        taken = {name for meter in self._catalog.meters for name in _TAKEN[meter.aggregation]}
+        return table.select(["span", "meter", "events", "revision", *sorted(taken)])
 
     def _metered(self, charges: Sequence[Charge]) -> list[tuple[UsageCharge, Meter]]:
         meters = self._catalog.meters_by_id
@@ -176,6 +181,16 @@ class Quantities:
         yield from table.to_pylist()
 
 
+# Where the value of a meter stands in a merged row; what is needed beside `events`.
+_TAKEN: dict[Aggregation, tuple[str, ...]] = {
+    "count": (),
+    "sum": ("sum",),
+    "avg": ("sum",),
+    "min": ("min",),
+    "max": ("max",),
+    "latest": ("latest_value", "latest_at", "latest_id"),
+    "unique_count": ("distinct",),
+}
 _Needs = Sequence[tuple[UsageCharge, Meter]]
 
 
@@ -192,6 +207,8 @@ def _grouped(rows: Iterable[Row], keys: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def _merged(meter: Meter, row: Row) -> UsageOf:
+    if meter.aggregation in ("sum", "min", "max"):
+        return UsageOf(row[meter.aggregation], row["events"], row["revision"])
     value = (
         row["distinct"]
         if meter.aggregation == "unique_count"

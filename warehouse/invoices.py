@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 
 import msgspec
+import pyarrow as pa
 
 from meters.errors import WarehouseError
 from meters.scalars import canonical_json, parse_json
@@ -32,6 +32,8 @@ REPLACEABLE = ("draft", "held")
 """States in which an invoice may be written anew; others never change."""
 
 _ENCODER = msgspec.json.Encoder()
+_AMOUNT = pa.decimal128(38, 12)
+_INSTANT = pa.timestamp("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _HEADER_TEXTS = (
@@ -69,9 +71,12 @@ _LINE_TEXTS = (
 _LINE_AMOUNTS = ("amount", "discount", "credit", "tax")
 
 _STORED = """
-SELECT invoice_id, status, revision, document FROM invoices FINAL
+SELECT i.invoice_id AS invoice_id, argMax(i.status, i.revision) AS status,
+    argMax(i.document, i.revision) AS document, max(i.revision) AS revision
+FROM invoices AS i
 WHERE tenant_id = {tenant:String}
     AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
+GROUP BY i.invoice_id
 """
 
 _LINES = """
@@ -88,47 +93,77 @@ _FILTERS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A document with its JSON text and the texts of its lines, each written once."""
+
+    document: Document
+    text: str
+    lines: tuple[str, ...]
+
+    @classmethod
+    def of(cls, document: Document) -> Texts:
+        """The texts of a document, each line's within that of the whole."""
+        lines = [_ENCODER.encode(_canonical(line)) for line in _lines(document)]
+        whole = {**document, "lines": [msgspec.Raw(line) for line in lines]}
+        return cls(document, document_text(whole), tuple(line.decode() for line in lines))
+
+
 def write_invoices(warehouse: Warehouse, tenant: str, documents: Sequence[Document]) -> list[str]:
     """Stores invoices with their lines; returns the ids of those that were written.
 
     One that is stored with the same content is not written again, and one that is
     neither a draft nor held stays as it is.
     """
-    stored = _stored(warehouse, tenant, [_text(document, "invoice_id") for document in documents])
+    return write_texts(warehouse, tenant, [Texts.of(document) for document in documents])
+
+
+def write_texts(warehouse: Warehouse, tenant: str, invoices: Sequence[Texts]) -> list[str]:
+    """As `write_invoices`, where the texts are known already."""
+    ids = [_text(invoice.document, "invoice_id") for invoice in invoices]
+    stored = _stored(warehouse, tenant, ids)
     now = datetime.now(UTC)
-    fresh: dict[str, tuple[Document, int]] = {}
+    fresh: list[Texts] = []
+    revisions: dict[str, int] = {}
     rewritten: list[str] = []
-    for document in documents:
-        invoice_id = _text(document, "invoice_id")
+    for invoice_id, invoice in zip(ids, invoices, strict=True):
         found = stored.get(invoice_id, _ABSENT)
-        if found.status in REPLACEABLE and found.document != document_text(document):
-            revision = max(found.revision + 1, _microseconds(now))
-            fresh[invoice_id] = (document, revision)
+        if found.status in REPLACEABLE and found.document != invoice.text:
+            fresh.append(invoice)
+            revisions[invoice_id] = max(found.revision + 1, _microseconds(now))
             if found.revision:
                 rewritten.append(invoice_id)
     if fresh:
-        warehouse.insert_rows(
-            "invoice_lines",
-            [
-                {**row, "is_deleted": 1, "revision": fresh[invoice_id][1], "updated_at": now}
-                for row in invoice_lines(warehouse, tenant, rewritten)
-                for invoice_id in [str(row["invoice_id"])]
-                if row["line_id"] not in _line_ids(fresh[invoice_id][0])
-            ]
-            + [
-                _line(line, position, document, tenant=tenant, revision=revision, now=now)
-                for document, revision in fresh.values()
-                for position, line in enumerate(_lines(document))
-            ],
-        )
-        warehouse.insert_rows(
-            "invoices",
-            [
-                _header(document, tenant=tenant, revision=revision, now=now)
-                for document, revision in fresh.values()
-            ],
-        )
-    return list(fresh)
+        _delete_lost_lines(warehouse, tenant, rewritten, fresh, revisions, now)
+        lines = _line_columns(fresh, list(revisions.values()))
+        _insert(warehouse, "invoice_lines", lines, tenant, now)
+        headers = _header_columns(fresh, list(revisions.values()))
+        _insert(warehouse, "invoices", headers, tenant, now)
+    return list(revisions)
+
+
+def _delete_lost_lines(
+    warehouse: Warehouse,
+    tenant: str,
+    rewritten: Sequence[str],
+    fresh: Sequence[Texts],
+    revisions: Mapping[str, int],
+    now: datetime,
+) -> None:
+    """Lines that drafts have lost, once more and marked as deleted."""
+    kept = {
+        _text(line, "line_id")
+        for invoice in fresh
+        for line in _lines(invoice.document)
+        if rewritten
+    }
+    lost = [
+        {**row, "is_deleted": 1, "revision": revisions[str(row["invoice_id"])], "updated_at": now}
+        for row in invoice_lines(warehouse, tenant, rewritten)
+        if row["line_id"] not in kept
+    ]
+    if lost:
+        warehouse.insert_rows("invoice_lines", lost)
 
 
 def read_invoices(
@@ -216,50 +251,92 @@ def _stored(warehouse: Warehouse, tenant: str, invoice_ids: Sequence[str]) -> di
     return found
 
 
-def _header(document: Document, *, tenant: str, revision: int, now: datetime) -> dict[str, object]:
+_Columns = dict[str, pa.Array]
+
+
+def _header_columns(invoices: Sequence[Texts], revisions: Sequence[int]) -> _Columns:
+    documents = [invoice.document for invoice in invoices]
     return {
-        "tenant_id": tenant,
-        "external_customer_id": _text(document, "customer"),
-        "external_subscription_id": _text(document, "subscription"),
-        **{name: _text(document, name) for name in _HEADER_TEXTS},
-        **{name: _amount(document, name) for name in _HEADER_AMOUNTS},
-        **{name: _instant(document, name) for name in _HEADER_INSTANTS},
-        **{name: _date(document, name) for name in ("issue_date", "due_date")},
-        "sequence": document.get("sequence") or 0,
-        "document": document_text(document),
-        "revision": revision,
-        "updated_at": now,
+        "external_customer_id": _texts(documents, "customer"),
+        "external_subscription_id": _texts(documents, "subscription"),
+        **{name: _texts(documents, name) for name in _HEADER_TEXTS},
+        **{name: _amounts(documents, name) for name in _HEADER_AMOUNTS},
+        **{name: _instants(documents, name) for name in _HEADER_INSTANTS},
+        **{name: _dates(documents, name) for name in ("issue_date", "due_date")},
+        "sequence": _counts(documents, "sequence"),
+        "document": pa.array([invoice.text for invoice in invoices], pa.string()),
+        "revision": pa.array(revisions, pa.uint64()),
     }
 
 
-def _line(
-    line: Document,
-    position: int,
-    document: Document,
-    *,
-    tenant: str,
-    revision: int,
-    now: datetime,
-) -> dict[str, object]:
+def _line_columns(invoices: Sequence[Texts], revisions: Sequence[int]) -> _Columns:
+    ids: list[str] = []
+    positions: list[int] = []
+    of_invoice: list[int] = []
+    lines: list[Document] = []
+    for invoice, revision in zip(invoices, revisions, strict=True):
+        found = _lines(invoice.document)
+        lines += found
+        ids += [_text(invoice.document, "invoice_id")] * len(found)
+        of_invoice += [revision] * len(found)
+        positions += range(len(found))
+    groups = [line.get("group") for line in lines]
+    texts = [text for invoice in invoices for text in invoice.lines]
     return {
-        "tenant_id": tenant,
-        "invoice_id": _text(document, "invoice_id"),
-        "position": position,
-        "external_subscription_id": _text(line, "subscription"),
-        **{name: _text(line, name) for name in _LINE_TEXTS},
-        **{name: _amount(line, name) for name in _LINE_AMOUNTS},
-        **{name: _instant(line, name) for name in ("service_start", "service_end")},
-        "group_key": canonical_json(line.get("group") or {}),
-        "usage_revision": line.get("revision") or 0,
-        "document": document_text(line),
-        "revision": revision,
-        "is_deleted": 0,
-        "updated_at": now,
+        "invoice_id": pa.array(ids, pa.string()),
+        "position": pa.array(positions, pa.uint32()),
+        "external_subscription_id": _texts(lines, "subscription"),
+        **{name: _texts(lines, name) for name in _LINE_TEXTS},
+        **{name: _amounts(lines, name) for name in _LINE_AMOUNTS},
+        **{name: _instants(lines, name) for name in ("service_start", "service_end")},
+        "group_key": pa.array([canonical_json(group) if group else "{}" for group in groups]),
+        "usage_revision": _counts(lines, "revision"),
+        "document": pa.array(texts, pa.string()),
+        "revision": pa.array(of_invoice, pa.uint64()),
+        "is_deleted": pa.array([0] * len(lines), pa.uint8()),
     }
 
 
-def _line_ids(document: Document) -> set[str]:
-    return {_text(line, "line_id") for line in _lines(document)}
+def _insert(
+    warehouse: Warehouse, table: str, columns: _Columns, tenant: str, now: datetime
+) -> None:
+    rows = len(columns["revision"])
+    given = {
+        "tenant_id": pa.repeat(pa.scalar(tenant, pa.string()), rows),
+        **columns,
+        "updated_at": pa.repeat(pa.scalar(now, _INSTANT), rows),
+    }
+    warehouse.insert(table, pa.table(given))
+
+
+def _texts(documents: Sequence[Document], name: str) -> pa.Array:
+    values = [document.get(name) for document in documents]
+    return pa.array(
+        [
+            value if value.__class__ is str else "" if value is None else str(value)
+            for value in values
+        ],
+        pa.string(),
+    )
+
+
+def _amounts(documents: Sequence[Document], name: str) -> pa.Array:
+    values = [_text(document, name) or "0" for document in documents]
+    return pa.array(values, pa.string()).cast(_AMOUNT)
+
+
+def _instants(documents: Sequence[Document], name: str) -> pa.Array:
+    values = [document.get(name) or None for document in documents]
+    return pa.array(values, pa.string()).cast(_INSTANT)
+
+
+def _dates(documents: Sequence[Document], name: str) -> pa.Array:
+    values = [document.get(name) or None for document in documents]
+    return pa.array(values, pa.string()).cast(pa.date32())
+
+
+def _counts(documents: Sequence[Document], name: str) -> pa.Array:
+    return pa.array([document.get(name) or 0 for document in documents], pa.uint32())
 
 
 def _lines(document: Document) -> list[Document]:
@@ -270,20 +347,6 @@ def _lines(document: Document) -> list[Document]:
 def _text(document: Document, name: str) -> str:
     value = document.get(name)
     return "" if value is None else str(value)
-
-
-def _amount(document: Document, name: str) -> Decimal:
-    return Decimal(_text(document, name) or "0")
-
-
-def _instant(document: Document, name: str) -> datetime | None:
-    text = _text(document, name)
-    return datetime.fromisoformat(text) if text else None
-
-
-def _date(document: Document, name: str) -> date | None:
-    text = _text(document, name)
-    return date.fromisoformat(text) if text else None
 
 
 def _parsed(text: str) -> dict[str, object]:

@@ -150,14 +150,14 @@ def test_a_write_that_is_cut_off_before_its_header_is_done_again(
 ) -> None:
     before = invoice("i1", line("l1"), line("l2"))
     write_invoices(warehouse, tenant, [before])
-    insert_rows = Warehouse.insert_rows
+    insert = Warehouse.insert
 
     def cut(self: Warehouse, table: str, rows: Any) -> None:
         if table == "invoices":
             raise KeyboardInterrupt
-        insert_rows(self, table, rows)
+        insert(self, table, rows)
 
-    monkeypatch.setattr(Warehouse, "insert_rows", cut)
+    monkeypatch.setattr(Warehouse, "insert", cut)
     after = invoice("i1", line("l2", amount="5.00"))
     with pytest.raises(KeyboardInterrupt):
         write_invoices(warehouse, tenant, [after])
