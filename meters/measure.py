@@ -279,16 +279,33 @@ class Measurement:
         values = [part.values for part in parts if part.values is not None]
         return Cells(parts[0].family, rows, pl.concat(values).unique() if values else None)
 
-    def split(self, cells: Cells, shards: int) -> Iterator[tuple[int, Cells]]:
-        """The cells by shard of the customer, so that one key has one writer."""
+    def of(self, cells: Cells) -> tuple[Measurement, Cells]:
+        """The measurement whose own cells these are, and they as it knows them."""
+        return self, cells
+
+    def split(
+        self, cells: Cells, shards: int, numbers: pl.Series | None = None
+    ) -> Iterator[tuple[int, Cells]]:
+        """The cells by shard of the customer, so that one key has one writer.
+
+        `numbers` has another number for each customer, where these are numbered otherwise.
+        """
         if shards == 1:
             yield 0, cells
             return
-        owner = (pl.col("customer") % shards).alias("shard")
+
+        def owner(frame: pl.DataFrame) -> pl.Series:
+            customer = frame["customer"]
+            return ((customer if numbers is None else numbers.gather(customer)) % shards).alias(
+                "shard"
+            )
+
         rows, values = (
             {}
             if frame is None
-            else frame.with_columns(owner).partition_by("shard", as_dict=True, include_key=False)
+            else frame.with_columns(owner(frame)).partition_by(
+                "shard", as_dict=True, include_key=False
+            )
             for frame in (cells.rows, cells.values)
         )
         for key, mine in rows.items():

@@ -20,15 +20,18 @@ import pyarrow.compute as pc
 
 from meters.buckets import HOUR_US
 from meters.catalog import Catalog
-from meters.catalog_file import catalog_hash
+from meters.catalog_file import catalog_from_content, catalog_hash
 from meters.event import QUARANTINE_SCHEMA
 from meters.measure import Measurement
-from meters.projection import Projection, index_of
+from meters.projection import Projected, Projection, index_of
 from meters.shards import owner_hash
 from meters.zones import LEAST_US
 
 ALWAYS = LEAST_US
 """The instant from which the first catalog of a timeline holds."""
+
+Names = tuple[tuple[int, str], ...]
+"""The instants and hashes of a timeline's catalogs, which say all that it is."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Timeline:
     entries: Sequence[tuple[int, Catalog]]
     catalogs: list[Catalog] = field(init=False)
     measurements: list[Measurement] = field(init=False)
+    everything: Catalog = field(init=False)
+    """All that any of the catalogs has; of what several have, the last one's."""
+    names: Names = field(init=False)
     signature: str = field(init=False)
     """The same for the same catalogs at the same instants, anywhere."""
 
@@ -63,8 +69,25 @@ class Timeline:
         self.catalogs = [catalog for _, catalog in self.entries]
         self.measurements = [Measurement(catalog) for catalog in self.catalogs]
         self._projections = [Projection(catalog) for catalog in self.catalogs]
-        hashes = [f"{at} {catalog_hash(catalog)}" for at, catalog in self.entries]
+        self.everything = _together(self.catalogs)
+        self.names = tuple((at, catalog_hash(catalog)) for at, catalog in self.entries)
+        hashes = [f"{at} {name}" for at, name in self.names]
         self.signature = hashlib.sha256("\n".join(hashes).encode()).hexdigest()[:32]
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> Timeline:
+        """One catalog, since ever."""
+        return cls([(ALWAYS, catalog)])
+
+    @classmethod
+    def from_stored(cls, stored: Sequence[tuple[int, str]]) -> Timeline:
+        """Instants and the contents (`catalog_content`) of their catalogs, ascending."""
+        return cls(
+            [
+                (at if index else ALWAYS, catalog_from_content(content))
+                for index, (at, content) in enumerate(stored)
+            ]
+        )
 
     def __getstate__(self) -> Sequence[tuple[int, Catalog]]:
         return self.entries
@@ -79,7 +102,7 @@ class Timeline:
         """
         if len(self.entries) == 1:
             return self._meter(0, tenant, events, report)
-        versions = self._versions(events)
+        versions = self.versions(events)
         parts = []
         for version in np.unique(versions).tolist():
             here = pa.array(versions == version)
@@ -93,15 +116,19 @@ class Timeline:
             broken=sum(part.broken for part in parts),
         )
 
+    def project(self, version: int, events: pa.Table, *, report: bool = True) -> Projected:
+        """Project events that belong to one version of the catalog."""
+        return self._projections[version].project(events, report=report)
+
     def _meter(self, version: int, tenant: str, events: pa.Table, report: bool) -> Metered:
-        projected = self._projections[version].project(events, report=report)
+        projected = self.project(version, events, report=report)
         events = projected.events
         slim = projected.slim.with_columns(owners(tenant, events.column("external_customer_id")))
         quarantine = pa.concat_tables([projected.broken, projected.refused])
         frames = [(version, slim)] if slim.height else []
         return Metered(events, frames, quarantine, projected.broken.num_rows)
 
-    def _versions(self, events: pa.Table) -> npt.NDArray[np.int64]:
+    def versions(self, events: pa.Table) -> npt.NDArray[np.int64]:
         """The catalog of each event: the last one in effect when its local hour began."""
         at = events.column("timestamp").cast(pa.int64()).to_numpy()
         ids = pl.Series(pl.from_arrow(events.column("external_customer_id")))
@@ -117,6 +144,25 @@ class Timeline:
             starts = np.where(known, ends - HOUR_US, at // HOUR_US * HOUR_US)
             result[starts >= effective] = version
         return result
+
+
+def first_difference(one: Names, other: Names) -> int | None:
+    """The first instant from which two timelines meter differently; None where never."""
+    for mine, theirs in zip(one, other, strict=False):
+        if mine != theirs:
+            return min(mine[0], theirs[0])
+    longer = max(one, other, key=len)[min(len(one), len(other)) :]
+    return longer[0][0] if longer else None
+
+
+def _together(catalogs: Sequence[Catalog]) -> Catalog:
+    if len(catalogs) == 1:
+        return catalogs[0]
+    found: dict[str, list[object]] = {}
+    for section in Catalog.model_fields:
+        items = {item.id: item for catalog in catalogs for item in getattr(catalog, section)}
+        found[section] = list(items.values())
+    return Catalog.model_construct(**found)  # type: ignore[arg-type]
 
 
 def owners(tenant: str, customers: pa.ChunkedArray) -> pl.Series:

@@ -15,8 +15,9 @@ import pyarrow as pa
 from meters.aggregators import FIELDS, NUMBER
 from meters.catalog import Catalog, Meter
 from meters.catalog_file import meter_hash
-from meters.measure import Cells, Measurement
+from meters.measure import Cells
 from meters.numbers import PLACES
+from meters.versions import Measuring
 
 KEY = [
     "external_customer_id",
@@ -67,11 +68,12 @@ def from_stored(table: pa.Table) -> pl.DataFrame:
     return pl.DataFrame(pl.from_arrow(table))
 
 
-def usage_rows(measurement: Measurement, cells: Cells) -> tuple[pl.DataFrame, pl.DataFrame]:
+def usage_rows(measuring: Measuring, cells: Cells) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The stored form of merged cells: rows of `USAGE` and of `USAGE_VALUES`.
 
     Only cells with at least one counted event give a row.
     """
+    measurement, cells = measuring.of(cells)
     catalog = measurement.catalog
     family = measurement.families[cells.family]
     keyed = _keys(catalog, cells.rows, family.groups)

@@ -22,6 +22,7 @@ from apache_beam.pvalue import AsIter, PCollection
 
 from meters.catalog import Catalog
 from meters.mapping import Mapping
+from meters.timeline import Timeline
 from transforms.aggregate import AggregateShard
 from transforms.counts import BACKFILL_COUNTS, Counts, SumCounts, WriteJson
 from transforms.ingest import COUNTS, IngestSplits
@@ -59,7 +60,7 @@ class Backfill:
     """
 
     splits: Sequence[FileSplit]
-    catalog: Catalog
+    timeline: Timeline
     tenant: str
     warehouse: str
     mapping: Mapping
@@ -79,13 +80,13 @@ class Backfill:
 
         As many as shards, since usage grows with the events.
         """
-        return writers_for(self.shards, self.catalog)
+        return writers_for(self.shards, self.timeline.everything)
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
         to = {"tenant": self.tenant, "warehouse": self.warehouse}
         ingest = IngestSplits(
-            self.catalog,
+            self.timeline,
             mapping=self.mapping,
             shards=self.shards,
             span=self.span,
@@ -103,14 +104,14 @@ class Backfill:
             ingested.slim
             | "ByCustomer" >> beam.GroupByKey()
             | "Aggregate"
-            >> beam.ParDo(AggregateShard(self.catalog, spill=Spill(self.spill), **to)).with_outputs(
-                COUNTS, main="cells"
-            )
+            >> beam.ParDo(
+                AggregateShard(self.timeline, spill=Spill(self.spill), **to)
+            ).with_outputs(COUNTS, main="cells")
         )
         cells = aggregated.cells
-        counted = cells | "CountRows" >> beam.ParDo(CountRows(self.catalog))
+        counted = cells | "CountRows" >> beam.ParDo(CountRows())
         if self.run_id is None:
-            _ = cells | "Write" >> beam.ParDo(WriteFirstRevision(self.catalog, **to))
+            _ = cells | "Write" >> beam.ParDo(WriteFirstRevision(self.timeline, **to))
         else:
             self._recompute(pipeline, ingested[COUNTS], self.run_id)
         _ = (
@@ -126,8 +127,8 @@ class Backfill:
         _ = (
             pipeline
             | "Ready" >> beam.Create([None])
-            | "MarkTouchedHours" >> beam.ParDo(MarkTouchedHours(self.catalog, run), AsIter(ready))
-            | "RecomputeUsage" >> RecomputeUsage(self.catalog, run)
+            | "MarkTouchedHours" >> beam.ParDo(MarkTouchedHours(self.timeline, run), AsIter(ready))
+            | "RecomputeUsage" >> RecomputeUsage(self.timeline, run)
         )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from meters.catalog import Catalog
+from meters.timeline import Timeline
 from transforms.counts import Counts, SumCounts, WriteJson
 from transforms.recompute import RecomputeUsage, Run
 
@@ -25,7 +25,7 @@ REPAIR_COUNTS = ("customers", "rows", "tombstones")
 class Repair:
     """One repair, whose hours are marked. The counts are written as JSON to `summary`."""
 
-    catalog: Catalog
+    timeline: Timeline
     run: Run
     summary: str
 
@@ -34,7 +34,7 @@ class Repair:
         _ = (
             pipeline
             | "Shards" >> beam.Create(list(range(self.run.shards)))
-            | "RecomputeUsage" >> RecomputeUsage(self.catalog, self.run)
+            | "RecomputeUsage" >> RecomputeUsage(self.timeline, self.run)
             | "SumCounts" >> beam.CombineGlobally(SumCounts())
             | "Complete" >> beam.Map(complete)
             | "Summary" >> beam.ParDo(WriteJson(self.summary))

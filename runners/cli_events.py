@@ -89,6 +89,12 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
     help="Where Flink keeps checkpoints, for all its machines. Default: ./beammeter-checkpoints.",
 )
 @click.option(
+    "--flink-rest",
+    metavar="HOST:PORT",
+    help="Flink's REST interface, where the command ends its job. Default: $BEAMMETER_FLINK_REST.",
+)
+@click.option("--restore", metavar="URI", help="A checkpoint or savepoint of Flink to go on from.")
+@click.option(
     "--parallelism", type=click.IntRange(1, 1024), default=2, show_default=True, help="Splits."
 )
 @click.option(

@@ -22,6 +22,7 @@ from meters.errors import BeammeterError, ConfigurationError
 from meters.timeline import ALWAYS, Timeline
 from pipelines.streaming import Streaming, StreamingRound
 from runners.commands import Url, open_warehouse, remember
+from runners.flink_jobs import cancel_jobs, check_flink
 from runners.launch import cause, reported, run
 from runners.launch import options as launch_options
 from runners.output import notice
@@ -60,6 +61,8 @@ class StreamCommand:
     prism_location: str | None
     job_endpoint: str | None
     checkpoints: str | None
+    flink_rest: str | None
+    restore: str | None
     beam_options: Sequence[str]
 
 
@@ -80,6 +83,8 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         properties=command.properties,
     )
     beam_options = None
+    job_name = f"beammeter-{tenant}-{uuid.uuid4().hex[:12]}"
+    rest = _flink_rest(command)
     if command.runner != "direct":
         beam_options = stream_options(
             command.runner,
@@ -88,6 +93,8 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             parallelism=command.parallelism,
             state=command.checkpoints,
             extra=command.beam_options,
+            job_name=job_name,
+            restore=command.restore,
         )
     partitions = check_topic(settings)
     with open_warehouse(url) as warehouse:
@@ -113,18 +120,33 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             take_over(warehouse, tenant, options.shards, first, now)
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
-            result = None
             counters = ("read", "stored", "quarantined", "duplicates")
-            with _stopping() as stop, reported(counters), connect_patiently(url[0]) as watched:
+            with _stopping() as stop, connect_patiently(url[0]) as watched:
                 if command.runner == "direct":
-                    _run_rounds(stream, watched, stop, command.beam_options)
+                    with reported(counters):
+                        _run_rounds(stream, watched, stop, command.beam_options)
                 else:
-                    result = _run(stream, beam_options, watched, stop)
-            if result is not None:
-                _leave(result)
+                    job = _Job(job_name, rest)
+                    with reported(counters):
+                        job.run(stream, beam_options, watched, stop)
+                    job.end()
         finally:
             CONSUMERS.close(options.job)
             MEMORY.drop(options.job)
+
+
+def _flink_rest(command: StreamCommand) -> str | None:
+    """Where Flink answers. Raises ConfigurationError for options of Flink elsewhere."""
+    if command.runner != "flink":
+        given = (("--flink-rest", command.flink_rest), ("--restore", command.restore))
+        for option, value in given:
+            if value is not None:
+                raise ConfigurationError(f"{option} must come with --runner flink (got {value!r})")
+        return None
+    rest = command.flink_rest or os.environ.get("BEAMMETER_FLINK_REST") or None
+    if rest is not None:
+        check_flink(rest)
+    return rest
 
 
 @contextmanager
@@ -142,33 +164,55 @@ def _stopping() -> Iterator[Event]:
             signal.signal(number, handler)
 
 
-def _run(stream: Streaming, beam_options: Any, warehouse: Warehouse, stop: Event) -> Any:
-    """Launch the pipeline and watch it until it is asked, or allowed, to end."""
-    options = stream.options
-    started = time.time_ns() // 1000
-    pipeline = beam.Pipeline(options=beam_options)
-    stream.build(pipeline)
-    try:
-        result = pipeline.run()
+class _Job:
+    """A stream that runs on its runner: watched until it is asked, or allowed, to end."""
+
+    def __init__(self, name: str, flink: str | None) -> None:
+        self._name = name
+        self._flink = flink
+        self._result: Any = None
+
+    def run(self, stream: Streaming, options: Any, warehouse: Warehouse, stop: Event) -> None:
+        """Launch and watch it. Raises BeammeterError where it fails, and ends what is left."""
+        started = time.time_ns() // 1000
+        pipeline = beam.Pipeline(options=options)
+        stream.build(pipeline)
+        try:
+            self._result = pipeline.run()
+            self._watch(stream.options, warehouse, stop, started)
+        except Exception as error:
+            if self._flink is not None:
+                with suppress(BeammeterError):
+                    cancel_jobs(self._flink, self._name)
+            if isinstance(error, BeammeterError):
+                raise
+            raise BeammeterError(cause(error)) from error
+
+    def _watch(
+        self, options: StreamOptions, warehouse: Warehouse, stop: Event, started: int
+    ) -> None:
         while not stop.wait(_WATCH_SECONDS):
-            if PipelineState.is_terminal(result.state):
-                result.wait_until_finish()
-                raise BeammeterError(f"the stream must go on (got state {result.state})")
+            if PipelineState.is_terminal(self._result.state):
+                self._result.wait_until_finish()
+                raise BeammeterError(f"the stream must go on (got state {self._result.state})")
             if options.idle_seconds is not None and _is_released(warehouse, options, started):
                 _await_commits(options)
                 break
-    except BeammeterError:
-        raise
-    except Exception as error:
-        raise BeammeterError(cause(error)) from error
-    return result
 
+    def end(self) -> None:
+        """End the job. Its workers complain, each with a traceback, about a runner that is gone.
 
-def _leave(result: Any) -> None:
-    """End the job. Its workers complain, each with a traceback, about a runner that is gone."""
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
-    with suppress(Exception):
-        result.cancel()
+        Raises BeammeterError where Flink does not end it.
+        """
+        before, sys.stderr = sys.stderr, open(os.devnull, "w")  # noqa: SIM115 (for good)
+        with suppress(Exception):
+            self._result.cancel()
+        if self._flink is not None:
+            try:
+                cancel_jobs(self._flink, self._name)
+            except BeammeterError:
+                sys.stderr = before
+                raise
 
 
 def _run_rounds(stream: Streaming, warehouse: Warehouse, stop: Event, extra: Sequence[str]) -> None:

@@ -26,15 +26,21 @@ def stream_options(
     parallelism: int,
     state: str | None,
     extra: Sequence[str],
+    job_name: str = "beammeter",
+    restore: str | None = None,
 ) -> PipelineOptions:
     """Beam's options for a runner that can read without end; the user's own go last.
 
-    Raises ConfigurationError where the runner lacks something.
+    `state` is where Flink keeps checkpoints, `restore` one of them (or a savepoint) to go
+    on from, `job_name` what the job is called there. Raises ConfigurationError where the
+    runner lacks something.
     """
     if runner == "prism":
         chosen = _prism(prism_location)
     elif runner == "flink":
-        chosen = _flink(job_endpoint, parallelism, state)
+        chosen = [*_flink(job_endpoint, parallelism, state), f"--job_name={job_name}"]
+        if restore is not None:
+            chosen.append(f"--savepoint_path={restore}")
     elif runner == "dataflow":
         chosen = ["--runner=DataflowRunner", "--enable_streaming_engine"]
     else:
@@ -74,4 +80,6 @@ def _flink(endpoint: str | None, parallelism: int, state: str | None) -> list[st
         "--finish_bundle_before_checkpointing",
         "--state_backend=rocksdb",
         f"--state_backend_storage_path={state}",
+        # A job that fails for good leaves its last checkpoint, to go on from.
+        "--externalized_checkpoints_enabled",
     ]

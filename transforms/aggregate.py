@@ -19,10 +19,11 @@ import polars as pl
 from apache_beam.coders import Coder, coders
 from apache_beam.pvalue import TaggedOutput
 
-from meters.catalog import Catalog
 from meters.deduplicate import deduplicate
-from meters.measure import Cells, Measurement
+from meters.measure import Cells
 from meters.texts import compact
+from meters.timeline import Timeline
+from meters.versions import Measuring, measurement_of
 from transforms.batches import CellsCoder, unpack
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
@@ -42,9 +43,9 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
     """(shard, packed slim frames) -> (cell key, cells), and `Counts` under `COUNTS`."""
 
     def __init__(
-        self, catalog: Catalog, *, tenant: str, warehouse: str, spill: Spill = IN_MEMORY
+        self, timeline: Timeline, *, tenant: str, warehouse: str, spill: Spill = IN_MEMORY
     ) -> None:
-        self._catalog = catalog
+        self._timeline = timeline
         self._tenant = tenant
         self._url = warehouse
         self._spill = spill
@@ -52,7 +53,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         """Open the warehouse and prepare the meters once a worker."""
         self._warehouse = connect(self._url)
-        self._measurement = Measurement(self._catalog)
+        self._measurement = measurement_of(self._timeline)
         self._conflicts = Conflicts(self._warehouse, self._tenant)
 
     def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[object]:
@@ -79,7 +80,7 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         counts.update(
             accepted=unique.events.height,
             duplicate=unique.duplicates,
-            conflict=self._conflicts.quarantine(unique, self._catalog),
+            conflict=self._conflicts.quarantine(unique, self._timeline.everything),
             meter_errors=measured.meter_errors,
             unattributed=measured.unattributed,
         )
@@ -100,17 +101,17 @@ class MergeCells(beam.CombineFn):  # type: ignore[misc]
 
     COMPACT = 8
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-        self._measurement: Measurement | None = None
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._measurement: Measuring | None = None
 
     def setup(self) -> None:
         """Prepare the meters once a worker."""
-        self._measurement = Measurement(self._catalog)
+        self._measurement = measurement_of(self._timeline)
 
     def _merged(self, parts: list[Cells]) -> list[Cells]:
         if self._measurement is None:
-            self._measurement = Measurement(self._catalog)
+            self._measurement = measurement_of(self._timeline)
         return [self._measurement.merge(parts)] if parts else []
 
     def create_accumulator(self) -> list[Cells]:

@@ -47,7 +47,10 @@ class Conflicts:
         self._tenant = tenant
 
     def quarantine(self, unique: Deduplicated, catalog: Catalog) -> int:
-        """Send copies that say something else to quarantine; returns how many there are."""
+        """Send copies that say something else to quarantine; returns how many there are.
+
+        `catalog` has the customers as `unique` numbers them.
+        """
         if unique.differing.is_empty():
             return 0
         customers = pl.Series([customer.id for customer in catalog.customers], dtype=pl.String)

@@ -23,10 +23,10 @@ import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from meters.catalog import Catalog
 from meters.decode import decode
 from meters.mapping import Mapping
-from meters.projection import Projection
+from meters.timeline import Timeline
+from meters.versions import projection_of
 from transforms import progress
 from transforms.background import Background
 from transforms.batches import pack
@@ -67,7 +67,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
 
     def __init__(
         self,
-        catalog: Catalog,
+        timeline: Timeline,
         *,
         tenant: str,
         warehouse: str,
@@ -78,7 +78,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         spill: Spill = IN_MEMORY,
     ) -> None:
         self._spill = spill
-        self._catalog = catalog
+        self._timeline = timeline
         self._tenant = tenant
         self._url = warehouse
         self._mapping = mapping
@@ -89,7 +89,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         """Open the warehouse and compile the projection once a worker."""
         self._warehouse = connect(self._url)
-        self._projection = Projection(self._catalog)
+        self._projection = projection_of(self._timeline)
         self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
         self._writer = Background()
         self._buffer: list[pa.Table] = []

@@ -20,13 +20,13 @@ import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import PCollection
 
-from meters.catalog import Catalog
 from meters.deduplicate import deduplicate
-from meters.measure import Cells, Measurement
-from meters.projection import Projection
+from meters.measure import Cells
 from meters.revisions import changes
+from meters.timeline import Timeline
 from meters.touched import with_hours
 from meters.usage import USAGE, USAGE_VALUES, from_stored, usage_rows
+from meters.versions import measurement_of, projection_of
 from transforms.aggregate import CellKey, MergeCells
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
@@ -62,15 +62,17 @@ class Run:
 class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
     """Once all raw rows of the run are stored: note which hours it touched."""
 
-    def __init__(self, catalog: Catalog, run: Run) -> None:
-        self._catalog = catalog
+    def __init__(self, timeline: Timeline, run: Run) -> None:
+        self._timeline = timeline
         self._run = run
 
     def process(self, _: object, _ready: object) -> Iterator[int]:
         """Hand on the number of each shard when they may be read."""
         run, warehouse = self._run, connect(self._run.warehouse)
         owners = read_owners(warehouse, run.tenant)
-        mark_touched_hours(warehouse, run.tenant, run.run_id, run.shards, self._catalog, owners)
+        mark_touched_hours(
+            warehouse, run.tenant, run.run_id, run.shards, self._timeline.everything, owners
+        )
         if owners:
             found = left_identities(warehouse, run.tenant, run.run_id, run.shards, split=False)
             mark_left(warehouse, run.tenant, found)
@@ -91,19 +93,19 @@ class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
     had touched hours.
     """
 
-    def __init__(self, catalog: Catalog, run: Run) -> None:
+    def __init__(self, timeline: Timeline, run: Run) -> None:
         super().__init__()
-        self._catalog = catalog
+        self._timeline = timeline
         self._run = run
 
     def expand(self, numbers: PCollection) -> PCollection:
         """All cells of a writer meet, also none, before it compares."""
-        recompute = RecomputeShard(self._catalog, self._run)
+        recompute = RecomputeShard(self._timeline, self._run)
         cells = (
             numbers
             | "SpreadShards" >> beam.Reshuffle()
             | "Recompute" >> beam.ParDo(recompute)
-            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self._catalog))
+            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self._timeline))
             | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
         )
         every = numbers.pipeline | "Writers" >> beam.Create(
@@ -113,7 +115,7 @@ class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
             (cells, every)
             | "AllWriters" >> beam.Flatten()
             | "ByCustomers" >> beam.GroupByKey()
-            | "Reconcile" >> beam.ParDo(ReconcileUsage(self._catalog, self._run))
+            | "Reconcile" >> beam.ParDo(ReconcileUsage(self._timeline, self._run))
         )
 
 
@@ -124,15 +126,15 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
     Conflicts with copies that earlier runs stored go to quarantine.
     """
 
-    def __init__(self, catalog: Catalog, run: Run) -> None:
-        self._catalog = catalog
+    def __init__(self, timeline: Timeline, run: Run) -> None:
+        self._timeline = timeline
         self._run = run
 
     def setup(self) -> None:
         """Open the warehouse and prepare the meters once a worker."""
         self._warehouse = connect(self._run.warehouse)
-        self._projection = Projection(self._catalog)
-        self._measurement = Measurement(self._catalog)
+        self._projection = projection_of(self._timeline)
+        self._measurement = measurement_of(self._timeline)
         self._conflicts = Conflicts(self._warehouse, self._run.tenant)
 
     def process(self, shard: int) -> Iterator[tuple[CellKey, Cells]]:
@@ -151,7 +153,7 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         if not frames:
             return
         unique = deduplicate(pl.concat(frames))
-        self._conflicts.quarantine(unique, self._catalog)
+        self._conflicts.quarantine(unique, self._timeline.everything)
         measured = self._measurement.measure(unique.events)
         for cells in measured.cells:
             for writer, part in self._measurement.split(cells, self._run.writers):
@@ -165,15 +167,15 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
     recomputation has seen every event. Emits `Counts`, as `RecomputeUsage` does.
     """
 
-    def __init__(self, catalog: Catalog, run: Run) -> None:
-        self._catalog = catalog
+    def __init__(self, timeline: Timeline, run: Run) -> None:
+        self._timeline = timeline
         self._run = run
 
     def setup(self) -> None:
         """Open the warehouse and prepare the meters once a worker."""
         self._warehouse = connect(self._run.warehouse)
-        self._measurement = Measurement(self._catalog)
-        self._zones = {c.id: c.time_zone for c in self._catalog.customers}
+        self._measurement = measurement_of(self._timeline)
+        self._zones = {c.id: c.time_zone for c in self._timeline.everything.customers}
 
     def process(self, element: tuple[int, Iterable[Cells | None]]) -> Iterator[Counts]:
         """Compare and write one shard of customers."""
@@ -200,7 +202,7 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
     def _hours(self, writer: int) -> pl.DataFrame:
         mine = [
             customer.id
-            for position, customer in enumerate(self._catalog.customers)
+            for position, customer in enumerate(self._timeline.everything.customers)
             if position % self._run.writers == writer
         ]
         return hours_of_run(self._warehouse, self._run.tenant, self._run.run_id, mine)
@@ -211,7 +213,7 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
 
     def _stored(self, hours: pl.DataFrame) -> pl.DataFrame:
         table = usage_rows_for(self._warehouse, self._run.tenant, _spans(hours))
-        meters = [meter.id for meter in self._catalog.meters]
+        meters = [meter.id for meter in self._timeline.everything.meters]
         frame = from_stored(table).filter(pl.col("meter").is_in(meters))
         return self._touched(frame, hours)
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import apache_beam as beam
 import polars as pl
 
-from meters.catalog import Catalog
-from meters.measure import Cells, Measurement
+from meters.measure import Cells
 from meters.revisions import first_revision
+from meters.timeline import Timeline
 from meters.usage import usage_rows
+from meters.versions import measurement_of
 from transforms.aggregate import CellKey
 from transforms.background import Background
 from transforms.connection import connect
@@ -23,9 +24,6 @@ INSERT_ROWS = 500_000
 
 class CountRows(beam.DoFn):  # type: ignore[misc]
     """Merged cells -> `Counts` of the usage rows that they make."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
 
     def process(self, element: tuple[CellKey, Cells]) -> Iterator[Counts]:
         """Count without building the rows."""
@@ -40,15 +38,15 @@ class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
     Rows are written while the next shard is aggregated; the bundle ends when all are.
     """
 
-    def __init__(self, catalog: Catalog, *, tenant: str, warehouse: str) -> None:
-        self._catalog = catalog
+    def __init__(self, timeline: Timeline, *, tenant: str, warehouse: str) -> None:
+        self._timeline = timeline
         self._tenant = tenant
         self._url = warehouse
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
         self._warehouse = connect(self._url)
-        self._measurement = Measurement(self._catalog)
+        self._measurement = measurement_of(self._timeline)
         self._writer = Background()
         self._waiting: list[tuple[pl.DataFrame, pl.DataFrame]] = []
 

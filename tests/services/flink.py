@@ -208,6 +208,11 @@ class FlinkCluster:
         except (OSError, ValueError):
             return None
 
+    def running_jobs(self) -> list[str]:
+        """The ids of the jobs that are not at their end."""
+        known = self.get("/jobs") or {}
+        return [each["id"] for each in known.get("jobs", ()) if each["status"] not in ENDED]
+
     def cancel_jobs(self) -> None:
         """Cancel all jobs that are not at their end, and wait until they are.
 
@@ -216,10 +221,10 @@ class FlinkCluster:
         """
         if self._jobmanager is None:
             raise ServiceError("the cluster is not running")
-        for job in self._running_jobs():
+        for job in self.running_jobs():
             url = f"http://{self.rest}/jobs/{job}?mode=cancel"
             urllib.request.urlopen(urllib.request.Request(url, method="PATCH"), timeout=30).close()
-        self._jobmanager.wait(lambda: not self._running_jobs(), LONGEST_START)
+        self._jobmanager.wait(lambda: not self.running_jobs(), LONGEST_START)
 
     def stop(self) -> None:
         """End the cluster."""
@@ -228,10 +233,6 @@ class FlinkCluster:
                 process.kill()
         self._taskmanager = self._jobmanager = None
         self._folder.remove()
-
-    def _running_jobs(self) -> list[str]:
-        known = self.get("/jobs") or {}
-        return [each["id"] for each in known.get("jobs", ()) if each["status"] not in ENDED]
 
     def _taskmanagers(self) -> list[str]:
         known = self.get("/taskmanagers") or {}

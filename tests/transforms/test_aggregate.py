@@ -52,11 +52,11 @@ def test_merging_cells_gives_the_same_merged_compacted_and_sequential(seed, shar
         return as_usage(*stored(measurement, [cells]))
 
     for family, found in parts.items():
-        assert_combines(lambda: MergeCells(catalog), found, usage(whole[family]), usage)
+        assert_combines(lambda: MergeCells(Timeline.of(catalog)), found, usage(whole[family]), usage)
 
 
 def test_nothing_merges_to_nothing():
-    assert_combines(lambda: MergeCells(CATALOG), [], None)
+    assert_combines(lambda: MergeCells(Timeline.of(CATALOG)), [], None)
 
 
 class Shard:
@@ -65,7 +65,7 @@ class Shard:
     def __init__(self, warehouse: Warehouse, url: str, tenant: str) -> None:
         self.warehouse = warehouse
         self.tenant = tenant
-        self.fn = AggregateShard(CATALOG, tenant=tenant, warehouse=url)
+        self.fn = AggregateShard(Timeline.of(CATALOG), tenant=tenant, warehouse=url)
         self.fn.setup()
 
     def process(self, *batches: Sequence[Row]) -> tuple[dict[str, int], list[Any]]:

@@ -59,7 +59,7 @@ class Site:
     def write_first(self, events: Sequence[Row]) -> None:
         """The first run's write."""
         measurement, cells, _ = measured(self.catalog, events)
-        write = WriteFirstRevision(self.catalog, tenant=self.tenant, warehouse=self.url)
+        write = WriteFirstRevision(Timeline.of(self.catalog), tenant=self.tenant, warehouse=self.url)
         write.setup()
         try:
             for part in cells:
@@ -74,16 +74,16 @@ class Site:
         run = uuid.uuid4().hex
         insert_touched(self.warehouse, self.tenant, run, self.store(events))
         to = Run(self.tenant, self.url, run, shards, writers)
-        numbers = list(MarkTouchedHours(self.catalog, to).process(None, None))
-        fn = RecomputeShard(self.catalog, to)
+        numbers = list(MarkTouchedHours(Timeline.of(self.catalog), to).process(None, None))
+        fn = RecomputeShard(Timeline.of(self.catalog), to)
         fn.setup()
         keyed: dict[tuple[int, int], list[Cells]] = {}
         for shard in numbers:
             for key, cells in fn.process(shard):
                 keyed.setdefault(key, []).append(cells)
-        merge = MergeCells(self.catalog)
+        merge = MergeCells(Timeline.of(self.catalog))
         written: Counter[str] = Counter()
-        reconcile = ReconcileUsage(self.catalog, to)
+        reconcile = ReconcileUsage(Timeline.of(self.catalog), to)
         reconcile.setup()
         for writer in range(writers):
             mine = [merge.extract_output(parts) for key, parts in keyed.items() if key[0] == writer]
@@ -125,7 +125,7 @@ def test_rows_are_counted_without_being_built():
         catalog, events = seeded(seed)
         measurement, cells, _ = measured(catalog, events)
         counted = sum(
-            next(CountRows(catalog).process(((0, part.family), part)))["rows"] for part in cells
+            next(CountRows().process(((0, part.family), part)))["rows"] for part in cells
         )
         assert counted == stored(measurement, cells)[0].height
 
