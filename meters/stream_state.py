@@ -26,10 +26,11 @@ from meters.buckets import HOUR_US
 from meters.identities import NUMBERS, Identities, Keys, Uint64s
 from meters.measure import Cells
 from meters.open_usage import OpenUsage
-from meters.projection import index_of
 from meters.revisions import BUCKET
 from meters.timeline import Timeline
+from meters.touched import with_hours
 from meters.usage import USAGE
+from meters.zones import LEAST_US
 
 HORIZON_SLICES = 6
 
@@ -74,6 +75,8 @@ class ShardState:
     open: dict[int, OpenUsage] = field(default_factory=dict)
     closed_until: int = 0
     slice: int = 0
+    newest: int = LEAST_US
+    """The greatest time of an event that was taken in."""
     floors: pl.DataFrame = field(default_factory=lambda: FLOORS.to_frame())
     """Buckets that stand at a revision above the first, whose rows must stand there too."""
 
@@ -129,16 +132,14 @@ class ShardState:
 
     def still_open(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Usage rows or values of known customers and meters in hours that are open."""
-        catalog, measurement = self.timeline.catalogs[-1], self.timeline.measurements[-1]
-        table = {customer.id: index for index, customer in enumerate(catalog.customers)}
-        customer = index_of(frame["external_customer_id"], table)
-        ends = measurement.hour_ends(customer, frame["bucket_start"].cast(pl.Int64))
-        meters = [meter.id for meter in catalog.meters]
-        return frame.filter(
-            customer.is_not_null()
-            & pl.Series(ends > self.closed_until)
-            & frame["meter"].is_in(meters)
+        catalog = self.timeline.everything
+        zones = {customer.id: customer.time_zone for customer in catalog.customers}
+        known = frame.filter(
+            pl.col("external_customer_id").is_in(list(zones))
+            & pl.col("meter").is_in([meter.id for meter in catalog.meters])
         )
+        is_open = pl.col("hour_end").cast(pl.Int64) > self.closed_until
+        return with_hours(known, "bucket_start", zones).filter(is_open).drop("hour", "hour_end")
 
     def stamped(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Usage rows or values with the revision that their bucket stands at."""
@@ -147,6 +148,11 @@ class ShardState:
             return frame.with_columns(first.alias("revision"))
         joined = frame.join(self.floors, on=BUCKET, how="left", maintain_order="left")
         return joined.with_columns(pl.col("revision").fill_null(first))
+
+    def go_on(self, timeline: Timeline) -> None:
+        """Take other catalogs, which differ only for times beyond `newest`."""
+        self.timeline = timeline
+        self.open = {version: usage for version, usage in self.open.items() if len(usage)}
 
     def accumulators(self, version: int) -> OpenUsage:
         """The open cells under a version of the catalog."""

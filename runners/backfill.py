@@ -18,6 +18,7 @@ from meters.timestamps import format_instant
 from meters.touched import first_owned_hour
 from meters.zones import from_microseconds, microseconds
 from runners import tables
+from runners.catalogs import timeline_for
 from runners.commands import Url, check_span, open_warehouse, remember
 from runners.output import Format, notice
 from warehouse.affected import events_exist
@@ -83,19 +84,20 @@ def backfill_counts(
         tempfile.TemporaryDirectory() as folder,
         exclusive(warehouse, tenant),
     ):
+        timeline = timeline_for(warehouse, tenant, catalog)
         if owners := read_owners(warehouse, tenant):
             summary = str(Path(folder) / "owned.json")
-            find = FindOwned(splits, catalog, owners, mapping, us, summary)
+            find = FindOwned(splits, timeline.everything, owners, mapping, us, summary)
             notice("looking for events that the stream owns")
             launch.run(find.build, options)
-            _refuse(json.loads(Path(summary).read_bytes()), owners, catalog)
+            _refuse(json.loads(Path(summary).read_bytes()), owners, timeline.everything)
         remember(warehouse, tenant, catalog)
         run_id = uuid.uuid4().hex if events_exist(warehouse, tenant) else None
         spill = Path(folder) / "spill"
         spill.mkdir()
         job = Backfill(
             splits=splits,
-            catalog=catalog,
+            timeline=timeline,
             tenant=tenant,
             warehouse=url[0],
             mapping=mapping,

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from meters.errors import BeammeterError, ConfigurationError
-from runners import cli_bills, cli_events, cli_service
+from runners import cli_bills, cli_catalogs, cli_events, cli_quarantine, cli_service
 from runners.cli_options import catalog_path, common
 from runners.output import Format, quiet
 
@@ -64,6 +64,9 @@ for command in (
     cli_bills.quote,
     cli_service.serve,
     cli_service.keys,
+    cli_catalogs.catalog,
+    cli_quarantine.quarantine,
+    cli_quarantine.replay,
 ):
     cli.add_command(command)
 

@@ -56,6 +56,8 @@ def run_usage(
     form: Format,
 ) -> None:
     """Stored usage, merged and printed."""
+    from runners.catalogs import catalog_to_read
+
     catalog = load_catalog(path)
     check_names(catalog, customer=customer, subscription=subscription, meter=meter)
     _check_groups(catalog, meter, group_by)
@@ -67,6 +69,7 @@ def run_usage(
         "end": to_time,
     }
     with open_warehouse(url) as warehouse:
+        catalog = catalog_to_read(warehouse, tenant, catalog)
         rows = from_stored(queries.usage_rows(warehouse, tenant, **selection))
         values = from_stored(queries.values_of(warehouse, tenant, **selection))
     cells = read_usage(catalog, rows, values, granularity, group_by or None)

@@ -19,8 +19,10 @@ import pyarrow as pa
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
+from meters.timeline import Timeline
 from meters.touched import kept_marks
 from runners import tables
+from runners.catalogs import timeline_for
 from runners.commands import Url, check_names, check_span, open_warehouse, remember
 from runners.output import Format, notice
 from warehouse import ownership, touched
@@ -81,14 +83,15 @@ def repair_counts(
         counts = {"marks": marks.num_rows, "resolved": 0, "kept_open": 0}
         if span is None and not marks.num_rows:
             return {**counts, "customers": 0, "rows": 0, "tombstones": 0}
+        timeline = timeline_for(warehouse, tenant, catalog)
         remember(warehouse, tenant, catalog)
         with _touching(warehouse, tenant) as run_id:
             times = marks.column("bucket_start")
             insert_touched(warehouse, tenant, run_id, marks.append_column("timestamp", times))
             if span is not None:
                 touched.touch_span(warehouse, tenant, run_id, *span, customer)
-            kept = _mark_hours(warehouse, tenant, run_id, catalog, marks)
-            written = _recompute(warehouse, url, tenant, run_id, catalog, runner)
+            kept = _mark_hours(warehouse, tenant, run_id, timeline.everything, marks)
+            written = _recompute(warehouse, url, tenant, run_id, timeline, runner)
         lease.check()
         resolved = _frame(marks).join(kept, on=kept.columns, how="anti")
         ownership.clear_marks(warehouse, tenant, resolved.to_arrow())
@@ -129,7 +132,7 @@ def _mark_hours(
 
 
 def _recompute(
-    warehouse: Warehouse, url: Url, tenant: str, run_id: str, catalog: Catalog, runner: str
+    warehouse: Warehouse, url: Url, tenant: str, run_id: str, timeline: Timeline, runner: str
 ) -> dict[str, int]:
     from pipelines.backfill import shards_for, writers_for
     from pipelines.repair import Repair
@@ -139,11 +142,11 @@ def _recompute(
     events = affected_count(warehouse, tenant, run_id)
     notice(f"recomputing the hours of {events:,} events")
     shards = shards_for(events)
-    run = Run(tenant, url[0], run_id, shards, writers_for(shards, catalog))
+    run = Run(tenant, url[0], run_id, shards, writers_for(shards, timeline.everything))
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder) / "summary.json"
         with warehouse.loading("usage", "usage_values"):
-            launch.run(Repair(catalog, run, str(summary)).build, launch.options(runner))
+            launch.run(Repair(timeline, run, str(summary)).build, launch.options(runner))
         counts: dict[str, int] = json.loads(summary.read_bytes())
         return counts
 

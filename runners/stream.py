@@ -19,14 +19,15 @@ from confluent_kafka import KafkaException
 
 from meters.catalog_file import load_catalog
 from meters.errors import BeammeterError, ConfigurationError
-from meters.timeline import ALWAYS, Timeline
 from pipelines.streaming import Streaming, StreamingRound
-from runners.commands import Url, open_warehouse, remember
+from runners.catalogs import begin
+from runners.commands import Url, open_warehouse
 from runners.flink_jobs import cancel_jobs, check_flink
 from runners.launch import cause, reported, run
 from runners.launch import options as launch_options
 from runners.output import notice
 from runners.stream_runners import stream_options
+from transforms.catalogs import CATALOGS
 from transforms.connection import connect_patiently
 from transforms.dead_letters import ensure_topic
 from transforms.kafka_client import KafkaSettings, check_topic, lag
@@ -68,7 +69,7 @@ class StreamCommand:
 
 def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None:
     """Kafka -> ClickHouse until stopped, or until idle."""
-    timeline = Timeline([(ALWAYS, load_catalog(path))])
+    catalog = load_catalog(path)
     if url[0].startswith("chdb:") and command.runner not in ("prism", "direct"):
         raise ConfigurationError(
             f"--clickhouse must be a server for --runner {command.runner}: "
@@ -98,7 +99,6 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         )
     partitions = check_topic(settings)
     with open_warehouse(url) as warehouse:
-        remember(warehouse, tenant, timeline.catalogs[-1])
         options = StreamOptions(
             job=uuid.uuid4().hex,
             tenant=tenant,
@@ -117,6 +117,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         with exclusive(warehouse, tenant):
             first = max(0, newest(warehouse, tenant).timestamp - options.lateness_us)
             now = time.time_ns() // 1000
+            timeline = begin(warehouse, tenant, catalog)
             take_over(warehouse, tenant, options.shards, first, now)
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
@@ -133,6 +134,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         finally:
             CONSUMERS.close(options.job)
             MEMORY.drop(options.job)
+            CATALOGS.drop(options.job)
 
 
 def _flink_rest(command: StreamCommand) -> str | None:

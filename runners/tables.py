@@ -47,6 +47,25 @@ def show_facts(facts: Mapping[str, object], form: Format) -> None:
             click.echo(f"{name.replace('_', ' '):<{width}}  {shown:>12}")
 
 
+def show_rows(
+    rows: Sequence[Mapping[str, object]],
+    columns: Sequence[str],
+    form: Format,
+    *,
+    right: Sequence[str] = (),
+    none: str = "none",
+) -> None:
+    """Rows of these columns; `none` is what people see where there are no rows."""
+    if form == "json":
+        print_json(rows)
+    elif form == "csv":
+        print_csv(rows, columns)
+    elif not rows:
+        click.echo(none)
+    else:
+        print_table(rows, {name: name.replace("_", " ") for name in columns}, right=right)
+
+
 def show_usage(rows: Sequence[Mapping[str, object]], form: Format) -> None:
     """Usage cells; in a table, columns that say nothing are left out."""
     if form == "json":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from meters.zones import LEAST_US
+
 Packed = tuple[int, int, bytes]
 """Version of the catalog, rows, and the packed slim frame."""
 
@@ -13,7 +15,8 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
 
     `sent` is when the split made it, `clock` the greatest record time that the split has
     seen, `watermark` a bound below which it expects no more events, or None where it
-    cannot tell yet. `signature` names the catalogs that made the frames.
+    cannot tell yet. `signature` names the catalogs that made the frames, and `newest` is
+    the greatest time of an event in them.
     """
 
     split: int
@@ -24,12 +27,17 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
     tick: bool
     drained: bool
     signature: str
+    newest: int = LEAST_US
     frames: list[Packed] = []
 
     @property
     def rows(self) -> int:
         """How many slim events it carries."""
         return sum(rows for _, rows, _ in self.frames)
+
+    def without_frames(self) -> Delivery:
+        """Without its events, which the shard has loaded from the raw events."""
+        return msgspec.structs.replace(self, frames=[], newest=LEAST_US)
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -20,10 +20,11 @@ from meters.buckets import HOUR_US
 from meters.identities import Keys
 from meters.measure import Cells
 from meters.stream_state import Step, slice_of
-from meters.timeline import Timeline
+from meters.timeline import ALWAYS, Timeline, first_difference
 from meters.usage import INSTANT, usage_rows
 from transforms import progress
 from transforms.batches import unpack
+from transforms.catalogs import CATALOGS
 from transforms.conflicts import Conflicts
 from transforms.connection import PATIENT
 from transforms.deliveries import Delivery
@@ -58,20 +59,51 @@ class ShardWork:
         self._warehouse = warehouse
         self._options = options
         self._conflicts = Conflicts(warehouse, options.tenant)
-        self.timeline = timeline
+        self._catalogs = CATALOGS.of(options.job, options.tenant, timeline)
 
-    def load(self, number: int, at_least: int = 0) -> Shard:
-        """A shard whose state is built from the raw events; takes its buckets over."""
+    @property
+    def timeline(self) -> Timeline:
+        """The catalogs that are in effect, or announced, now."""
+        return self._catalogs.current(self._warehouse)
+
+    def load(self, number: int, at_least: int = 0, changed_from: int | None = None) -> Shard:
+        """A shard whose state is built from the raw events; takes its buckets over.
+
+        `changed_from`: as `transforms.shard_load.load` says.
+        """
         # What is read block by block cannot go on after a failure; the whole can begin anew.
         state = PATIENT.run(
-            lambda: load(self._warehouse, self._options, self.timeline, number, at_least)
+            lambda: load(
+                self._warehouse, self._options, self.timeline, number, at_least, changed_from
+            )
         )
         shard = Shard(state, loaded_at=time.time_ns() // 1000)
         self._progress(number, shard, owned=True)
         return shard
 
+    def outdated(self, shard: Shard, delivery: Delivery) -> int | None:
+        """From when on shard or delivery have events that other catalogs meter now, or None.
+
+        Such a shard loads its state anew, and with it the events of the delivery. Any other
+        one goes on under the catalogs of now: what they change is still to come.
+        """
+        state = shard.state
+        timeline = self._catalogs.having(self._warehouse, delivery.signature)
+        if state.timeline is not timeline:
+            since = first_difference(state.timeline.names, timeline.names)
+            if since is not None and state.newest >= since:
+                return since
+            state.go_on(timeline)
+        if delivery.signature != timeline.signature and delivery.frames:
+            made_by = self._catalogs.names(delivery.signature)
+            since = ALWAYS if made_by is None else first_difference(made_by, timeline.names)
+            if since is not None and delivery.newest >= since:
+                return since
+        return None
+
     def receive(self, shard: Shard, delivery: Delivery) -> bool:
         """Take a delivery in; whether a flush is due."""
+        shard.state.newest = max(shard.state.newest, delivery.newest)
         split = delivery.split
         if delivery.watermark is not None:
             known = shard.watermarks.get(split, delivery.watermark)

@@ -34,16 +34,24 @@ def load(
     timeline: Timeline,
     shard: int,
     at_least: int,
+    changed_from: int | None = None,
 ) -> ShardState:
     """The state of a shard as the raw events have it; writes what its usage lacks.
 
-    `at_least` is the `closed_until` of a state that is left behind.
+    `at_least` is the `closed_until` of a state that is left behind, `changed_from` the
+    instant from which it was metered by other catalogs: hours of those that are closed
+    are marked dirty.
     """
     state = ShardState(timeline)
     found = newest(warehouse, options.tenant)
     reader = ShardReader(warehouse, options.tenant, shard, options.shards)
     state.closed_until = max(at_least, _closed_until(warehouse, options, shard, found))
+    state.newest = found.timestamp
     _settle(warehouse, options, reader, state.closed_until)
+    if changed_from is not None and changed_from < state.closed_until:
+        marks = reader.changed(max(0, changed_from), state.closed_until)
+        if marks.num_rows:
+            mark_dirty(warehouse, options.tenant, marks)
     since = max(0, state.closed_until - HOUR_US)
     _identities(state, options, reader, found, since)
     values = _open_usage(state, options.tenant, reader, since)

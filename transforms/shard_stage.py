@@ -28,7 +28,8 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from meters.identities import Keys
 from meters.measure import Cells
 from meters.stream_state import FLOORS, SLICES, ShardState, merged_log
-from meters.timeline import Timeline
+from meters.timeline import Names, Timeline, first_difference
+from meters.zones import LEAST_US
 from transforms.batches import CellsCoder, pack, unpack
 from transforms.connection import connect_patiently
 from transforms.deliveries import Packed, decode
@@ -41,9 +42,10 @@ _LEAST_LOG = 50_000
 
 
 class _About(msgspec.Struct):
-    """The part of a shard that is no table."""
+    """The part of a shard that is no table; `names` are those of its catalogs."""
 
-    signature: str
+    names: Names
+    newest: int
     shards: int
     closed_until: int
     slice: int
@@ -114,7 +116,11 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         shard = MEMORY.take(job, number, state.nonce.read())
         if shard is None:
             shard = self._restored(number, state)
-        if shard.released and (delivery.frames or not delivery.drained):
+        since = self._work.outdated(shard, delivery)
+        if since is not None:
+            shard = self._loaded(number, state, shard.state.closed_until, since)
+            delivery = delivery.without_frames()
+        elif shard.released and (delivery.frames or not delivery.drained):
             shard = self._loaded(number, state, shard.state.closed_until)
         due = self._work.receive(shard, delivery)
         if due:
@@ -135,14 +141,21 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         if found is None:
             return self._loaded(number, state, 0)
         known = _ABOUT.decode(found)
-        fits = known.signature == self._timeline.signature
-        if not fits or known.released or known.shards != self._options.shards:
-            return self._loaded(number, state, known.closed_until)
-        return state.shard(known, self._timeline)
+        timeline = self._work.timeline
+        since = first_difference(known.names, timeline.names)
+        if known.released or known.shards != self._options.shards:
+            return self._loaded(number, state, known.closed_until, since)
+        pending = state.pending()
+        known.newest = max([known.newest, *(_newest_of(packed) for _, _, packed in pending)])
+        if since is not None and known.newest >= since:
+            return self._loaded(number, state, known.closed_until, since)
+        return state.shard(known, timeline, pending)
 
-    def _loaded(self, number: int, state: _KeyedState, closed_until: int) -> Shard:
+    def _loaded(
+        self, number: int, state: _KeyedState, closed_until: int, changed_from: int | None = None
+    ) -> Shard:
         """Build the shard from raw events, and the keyed state from the shard."""
-        shard = self._work.load(number, closed_until)
+        shard = self._work.load(number, closed_until, changed_from)
         state.replace(shard)
         return shard
 
@@ -159,9 +172,15 @@ class _KeyedState:
         self._cells = cells
         self._seen = seen
 
-    def shard(self, known: _About, timeline: Timeline) -> Shard:
+    def pending(self) -> list[Packed]:
+        """What came since the last flush."""
+        return [_PACKED.decode(entry) for entry in self._pending.read()]
+
+    def shard(self, known: _About, timeline: Timeline, pending: list[Packed]) -> Shard:
         """The shard as the state has it."""
-        state = ShardState(timeline, closed_until=known.closed_until, slice=known.slice)
+        state = ShardState(
+            timeline, closed_until=known.closed_until, slice=known.slice, newest=known.newest
+        )
         state.floors = unpack(known.floors)
         for number in range(max(0, known.slice - SLICES + 1), known.slice + 1):
             for segment in self._seen[number % SLICES].read():
@@ -170,7 +189,7 @@ class _KeyedState:
         merged_log(state, [(entry.version, _CELLS.decode(entry.cells)) for entry in entries])
         return Shard(
             state,
-            pending=[_PACKED.decode(entry) for entry in self._pending.read()],
+            pending=pending,
             watermarks=known.watermarks,
             sent=known.sent,
             drained=known.drained,
@@ -211,7 +230,8 @@ class _KeyedState:
         """Keep how far the shard is."""
         state = shard.state
         about = _About(
-            signature=state.timeline.signature,
+            names=state.timeline.names,
+            newest=state.newest,
             shards=shards,
             closed_until=state.closed_until,
             slice=state.slice,
@@ -231,6 +251,12 @@ class _KeyedState:
             for cells in usage.cells():
                 shard.logged += cells.rows.height
                 self._cells.add(_log_entry(version, cells))
+
+
+def _newest_of(packed: bytes) -> int:
+    """The greatest time of the events in a packed slim frame."""
+    at = unpack(packed)["timestamp"].to_numpy()
+    return int(at.max()) if len(at) else LEAST_US
 
 
 def _log_entry(version: int, cells: Cells) -> bytes:

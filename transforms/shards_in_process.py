@@ -45,7 +45,11 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
         delivery = decode(encoded)
         with MEMORY.lock(job, number):
             shard = MEMORY.take(job, number, _NONCE) or work.load(number)
-            if shard.released and (delivery.frames or not delivery.drained):
+            since = work.outdated(shard, delivery)
+            if since is not None:
+                shard = work.load(number, shard.state.closed_until, since)
+                delivery = delivery.without_frames()
+            elif shard.released and (delivery.frames or not delivery.drained):
                 shard = work.load(number, shard.state.closed_until)
             if work.receive(shard, delivery):
                 work.flush(number, shard, delivery.splits)

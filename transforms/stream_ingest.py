@@ -23,8 +23,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from meters.decode import Decoded, decode
 from meters.timeline import Timeline
+from meters.zones import LEAST_US
 from transforms import progress
 from transforms.batches import pack
+from transforms.catalogs import CATALOGS
 from transforms.connection import connect_patiently
 from transforms.dead_letters import DeadLetters
 from transforms.deliveries import Delivery, Packed, encode
@@ -43,7 +45,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
 
     def __init__(self, options: StreamOptions, timeline: Timeline) -> None:
         self._options = options
-        self._timeline = timeline
+        self._first = timeline
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
@@ -51,9 +53,11 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._reader = MessageReader(self._options.kafka.topic, self._options.tenant)
         self._dead = DeadLetters(self._options.kafka, self._options.dead_letters)
         self._writer = ThreadPoolExecutor(max_workers=1)
+        self._catalogs = CATALOGS.of(self._options.job, self._options.tenant, self._first)
 
     def start_bundle(self) -> None:
-        """A bundle that failed leaves nothing behind."""
+        """A bundle that failed leaves nothing behind; its catalogs are those of now."""
+        self._timeline = self._catalogs.current(self._warehouse)
         self._events: list[pa.Table] = []
         self._refused: list[pa.Table] = []
         self._stats: list[Stats] = []
@@ -70,9 +74,11 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._reached[messages.split] = messages.next
         mark = WATERMARKS.of(options.job, messages.split, options.disorder_us)
         by_shard: dict[int, list[Packed]] = {}
+        newest: dict[int, int] = {}
         if messages.values:
-            for shard, packed in self._ingest(messages):
+            for shard, at, packed in self._ingest(messages):
                 by_shard.setdefault(shard, []).append(packed)
+                newest[shard] = max(at, newest.get(shard, at))
         for shard in range(options.shards) if messages.tick else sorted(by_shard):
             delivery = Delivery(
                 split=messages.split,
@@ -83,6 +89,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
                 tick=messages.tick,
                 drained=messages.drained,
                 signature=self._timeline.signature,
+                newest=newest.get(shard, LEAST_US),
                 frames=by_shard.get(shard, []),
             )
             at = Timestamp(micros=messages.now)
@@ -109,7 +116,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
             CONSUMERS.commit(self._options.job, split, offsets)
         yield from self._deliveries
 
-    def _ingest(self, messages: Messages) -> Iterator[tuple[int, Packed]]:
+    def _ingest(self, messages: Messages) -> Iterator[tuple[int, int, Packed]]:
         options = self._options
         raw = self._reader.read(messages)
         decoded = decode(raw.columns, options.tenant, raw.origins, raw.rows)
@@ -132,7 +139,8 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         )
         for version, slim in metered.frames:
             for shard, part in _by_shard(slim, options.shards):
-                yield shard, (version, part.height, pack(part))
+                at = int(part["timestamp"].to_numpy().max())
+                yield shard, at, (version, part.height, pack(part))
 
     def _note(self, messages: Messages, raw: RawMessages, decoded: Decoded) -> None:
         """Move the watermark by the events that were decoded, and by no others."""

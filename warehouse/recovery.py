@@ -59,6 +59,15 @@ WHERE {_MINE} AND stored_at >= {{stored:DateTime64(6, 'UTC')}} AND timestamp < {
 """
 
 
+_CHANGED = f"""
+SELECT DISTINCT external_customer_id,
+    toDateTime64(toStartOfInterval(timestamp, INTERVAL 15 MINUTE), 6, 'UTC') AS bucket_start,
+    'catalog' AS reason, toFixedString('', 16) AS identity_hash
+FROM events
+WHERE {_MINE} AND timestamp >= {_SINCE} AND timestamp < {{until:DateTime64(6, 'UTC')}}
+"""
+
+
 @dataclass(frozen=True)
 class Newest:
     """The greatest event time and time of receipt of a tenant's raw events, or 0."""
@@ -109,6 +118,11 @@ class ShardReader:
         """Marks for events before `until` that were stored since `stored`."""
         moment = from_microseconds(stored)
         return self.warehouse.query_arrow(_UNSETTLED, self._with(since=until, stored=moment))
+
+    def changed(self, since: int, until: int) -> pa.Table:
+        """Marks for the quarter hours of all events in [since, until)."""
+        parameters = self._with(since=since, until=from_microseconds(until))
+        return self.warehouse.query_arrow(_CHANGED, parameters)
 
     def _with(self, *, since: int, **others: object) -> Parameters:
         return {

@@ -199,6 +199,28 @@ CREATE TABLE IF NOT EXISTS catalogs (
 ORDER BY (tenant_id, catalog_hash)
 """
 
+_CATALOG_VERSIONS = """
+CREATE TABLE IF NOT EXISTS catalog_versions (
+    tenant_id LowCardinality(String),
+    effective_at DateTime64(6, 'UTC'),
+    catalog_hash String,
+    announced_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(announced_at)
+ORDER BY (tenant_id, effective_at)
+"""
+
+_QUARANTINE_SETTLED = """
+CREATE TABLE IF NOT EXISTS quarantine_settled (
+    tenant_id LowCardinality(String),
+    origin LowCardinality(String),
+    origin_row Int64,
+    meter LowCardinality(String),
+    reason LowCardinality(String),
+    settled_at DateTime64(6, 'UTC')
+) ENGINE = ReplacingMergeTree(settled_at)
+ORDER BY (tenant_id, origin, origin_row, meter, reason)
+"""
+
 _INVOICES = """
 CREATE TABLE IF NOT EXISTS invoices (
     tenant_id LowCardinality(String),
@@ -374,5 +396,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             _TOUCHED_HOURS,
         ),
     ),
+    Migration(version=2, name="catalogs in time", statements=(_CATALOG_VERSIONS,)),
+    Migration(version=3, name="settled quarantine", statements=(_QUARANTINE_SETTLED,)),
 )
 """All migrations of this program; the last one's version is the schema's."""

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from meters.catalog import Catalog
 from meters.mapping import Mapping
+from meters.timeline import Timeline
 from meters.timestamps import format_instant, parse_timestamp
 from meters.touched import with_hours
 from meters.usage import from_stored
@@ -55,7 +56,7 @@ class Tenant:
         found = affected.events_exist(self.warehouse, self.name)
         job = Backfill(
             splits=match_files([str(path) for path in paths]),
-            catalog=self.catalog,
+            timeline=Timeline.of(self.catalog),
             tenant=self.name,
             warehouse=self.url,
             mapping=Mapping(),

@@ -26,7 +26,10 @@ class WorkerPool:
         self._folder = tempfile.TemporaryDirectory(prefix="beammeter-workers-")
         module = "apache_beam.runners.worker.worker_pool_main"
         command = [sys.executable, "-m", module, "--service_port", str(self._port)]
-        self._process = Process("worker pool", command, Path(self._folder.name) / "workers.log")
+        # The pool starts `python`, whichever that is.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        log = Path(self._folder.name) / "workers.log"
+        self._process = Process("worker pool", command, log, {"PATH": path})
 
     @property
     def options(self) -> list[str]:

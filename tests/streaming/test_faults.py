@@ -165,7 +165,8 @@ def test_a_job_that_is_killed_and_goes_on_from_its_checkpoint(
     until = time.monotonic() + 120
     while restored is None and time.monotonic() < until:
         for job in cluster.running_jobs():
-            restored = _checkpoints(cluster, job)["latest"]["restored"]
+            known = cluster.get(f"/jobs/{job}/checkpoints") or {"latest": {"restored": None}}
+            restored = known["latest"]["restored"]
         time.sleep(0.2)
     result = again.wait(300)
     assert result.code == 0, result

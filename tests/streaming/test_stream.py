@@ -42,15 +42,18 @@ FIRST = datetime(2026, 11, 1, 22, 0, tzinfo=UTC)
 Message = tuple[str, bytes]
 
 
-def events(seed: int, count: int) -> list[Message]:
-    """Messages with 5 % copies, disorder within minutes, 1 % broken, an unknown customer."""
+def events(seed: int, count: int, first: float = 0, hours: float = 5) -> list[Message]:
+    """Messages with 5 % copies, disorder within minutes, 1 % broken, an unknown customer.
+
+    They are of `hours` from `first` hours after `FIRST` on.
+    """
     rng = random.Random(seed)
     made: list[Message] = []
     for number in range(count):
         if made and rng.random() < 0.05:
             made.append(rng.choice(made[-200:]))
             continue
-        at = FIRST + timedelta(hours=5 * number / count, seconds=rng.uniform(-300, 300))
+        at = FIRST + timedelta(hours=first + hours * number / count, seconds=rng.uniform(-300, 300))
         customer = f"c{rng.randrange(4)}"
         event = {
             "event_id": f"{seed}-{number}",

@@ -12,6 +12,7 @@ from apache_beam.pvalue import TaggedOutput
 from meters.deduplicate import deduplicate
 from meters.measure import Cells, Measurement
 from meters.projection import Projection
+from meters.timeline import Timeline
 from tests.meters.chain import (
     Row,
     as_usage,
@@ -52,7 +53,9 @@ def test_merging_cells_gives_the_same_merged_compacted_and_sequential(seed, shar
         return as_usage(*stored(measurement, [cells]))
 
     for family, found in parts.items():
-        assert_combines(lambda: MergeCells(Timeline.of(catalog)), found, usage(whole[family]), usage)
+        assert_combines(
+            lambda: MergeCells(Timeline.of(catalog)), found, usage(whole[family]), usage
+        )
 
 
 def test_nothing_merges_to_nothing():

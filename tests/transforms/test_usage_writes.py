@@ -12,6 +12,7 @@ import pytest
 
 from meters.catalog import Catalog
 from meters.measure import Cells
+from meters.timeline import Timeline
 from meters.usage import from_stored
 from tests.meters.chain import (
     Row,
@@ -59,7 +60,9 @@ class Site:
     def write_first(self, events: Sequence[Row]) -> None:
         """The first run's write."""
         measurement, cells, _ = measured(self.catalog, events)
-        write = WriteFirstRevision(Timeline.of(self.catalog), tenant=self.tenant, warehouse=self.url)
+        write = WriteFirstRevision(
+            Timeline.of(self.catalog), tenant=self.tenant, warehouse=self.url
+        )
         write.setup()
         try:
             for part in cells:
@@ -124,9 +127,7 @@ def test_rows_are_counted_without_being_built():
     for seed in range(4):
         catalog, events = seeded(seed)
         measurement, cells, _ = measured(catalog, events)
-        counted = sum(
-            next(CountRows().process(((0, part.family), part)))["rows"] for part in cells
-        )
+        counted = sum(next(CountRows().process(((0, part.family), part)))["rows"] for part in cells)
         assert counted == stored(measurement, cells)[0].height
 
 
