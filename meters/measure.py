@@ -186,13 +186,21 @@ class Measurement:
 
     def hour_ends(self, customer: pl.Series, timestamp: pl.Series) -> Int64s:
         """The end of the local hour around each timestamp; never, for unknown customers."""
+        return self.hours(customer, timestamp)[1]
+
+    def hours(self, customer: pl.Series, timestamp: pl.Series) -> tuple[Int64s, Int64s]:
+        """Start and end of the local hour around each timestamp.
+
+        For unknown customers they are those of the UTC hour, and never.
+        """
+        at = timestamp.to_numpy()
+        starts = at // HOUR_US * HOUR_US
         ends = np.full(len(customer), MOST_US, dtype=np.int64)
         zone = np.append(self._zone_of, -1)[customer.fill_null(-1).to_numpy()]
-        at = timestamp.to_numpy()
         for index, name in enumerate(self._zones):
             here = zone == index
-            ends[here] = hours_columnar(at[here], name)[1]
-        return ends
+            starts[here], ends[here] = hours_columnar(at[here], name)
+        return starts, ends
 
     def _attribute(self, events: pl.DataFrame, segments: list[Segment]) -> pl.Series:
         """The subscription of each event by its index, -1 where there is none."""

@@ -18,7 +18,6 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meters.buckets import HOUR_US
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_from_content, catalog_hash
 from meters.event import QUARANTINE_SCHEMA
@@ -138,10 +137,7 @@ class Timeline:
                 continue
             table = {customer.id: index for index, customer in enumerate(catalog.customers)}
             customer = index_of(ids, table)
-            ends = self.measurements[version].hour_ends(customer, pl.Series(at))
-            known = customer.is_not_null().to_numpy()
-            # The end less an hour is the start, but where the zone's offset changes.
-            starts = np.where(known, ends - HOUR_US, at // HOUR_US * HOUR_US)
+            starts, _ = self.measurements[version].hours(customer, pl.Series(at))
             result[starts >= effective] = version
         return result
 

@@ -7,6 +7,8 @@ usage rows -> compared with those, as after a repair; their revisions are the fl
 
 from __future__ import annotations
 
+import time
+
 import polars as pl
 import pyarrow as pa
 
@@ -80,7 +82,10 @@ def _settle(
 def _identities(
     state: ShardState, options: StreamOptions, reader: ShardReader, found: Newest, since: int
 ) -> None:
-    state.slice = slice_of(found.ingested_at, options.horizon_us)
+    # Times of receipt may be those of senders, long before Kafka's record times. What is counted
+    # here may still be on its way from Kafka, so it is remembered from now on.
+    now = max(found.ingested_at, time.time_ns() // 1000)
+    state.slice = slice_of(now, options.horizon_us)
     oldest = state.slice - HORIZON_SLICES
     for batch in reader.identities(found.ingested_at - options.horizon_us, since):
         table = pa.Table.from_batches([batch])
@@ -90,6 +95,7 @@ def _identities(
         at = table.column("ingested_at").cast(pa.int64()).to_numpy()
         width = max(1, options.horizon_us // HORIZON_SLICES)
         slices = (at // width).clip(max(0, oldest), state.slice)
+        slices[table.column("newest").cast(pa.int64()).to_numpy() >= since] = state.slice
         keys = Keys(high_words(identity[:, 0], owner), identity[:, 1], content)
         state.identities.add(keys, slices)
 

@@ -34,7 +34,7 @@ FROM events WHERE tenant_id = {tenant:String}
 _IDENTITIES = f"""
 SELECT external_customer_id, identity_hash,
     argMin(content_hash, (e.ingested_at, content_hash)) AS content_hash,
-    min(e.ingested_at) AS ingested_at
+    min(e.ingested_at) AS ingested_at, max(e.timestamp) AS newest
 FROM events AS e
 WHERE {_MINE} AND (e.ingested_at >= {{ingested:DateTime64(6, 'UTC')}} OR timestamp >= {_SINCE})
 GROUP BY external_customer_id, identity_hash
@@ -96,7 +96,8 @@ class ShardReader:
     def identities(self, ingested: int, since: int) -> Iterator[pa.RecordBatch]:
         """Each identity received since `ingested`, or of an event since `since`, once.
 
-        With the content hash and the `ingested_at` of the copy that counts.
+        With the content hash and the `ingested_at` of the copy that counts, and the
+        greatest time of any copy as `newest`.
         """
         return self.warehouse.iter_arrow(
             _IDENTITIES, self._with(since=since, ingested=from_microseconds(ingested))

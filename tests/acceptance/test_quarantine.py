@@ -73,10 +73,7 @@ def test_a_corrected_catalog_counts_what_a_meter_refused(
     assert values(site)[SUM["id"]] == ("1", 1)
     unchanged = replay(site)
     assert (unchanged["accepted"], unchanged["measured"], unchanged["refused"]) == (0, 0, 4)
-    for meter in site.catalog["meters"]:
-        if meter["id"] == SUM["id"]:
-            meter["property"] = "m"
-    site.write_catalog(site.catalog)
+    site.write_catalog({**site.catalog, "meters": [COUNT, {**SUM, "property": "m"}]})
     done = replay(site, "--meter", SUM["id"])
     assert (done["measured"], done["refused"], done["kept_open"]) == (1, 0, 0)
     assert values(site)[SUM["id"]] == ("7", 1)

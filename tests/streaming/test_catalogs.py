@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from meters.timestamps import format_instant
-from tests.cli import Result, Running, run, start
+from tests.cli import Result, Running, run
 from tests.conftest import or_skip
 from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
@@ -85,7 +85,7 @@ def shuffled(messages: list[Message], seed: int) -> list[Message]:
 def through_a_change(stream: Stream, url: str, options: tuple[object, ...]) -> None:
     """Announce while it runs, kill it, start it again: usage is that of the backfill."""
     stream.send(events(31, 1500))
-    under_way = start(*stream.arguments(url, *options))
+    under_way = stream.start(url, *options)
     wait_for(lambda: len(run("usage", *at(stream, url)).json) > 0, under_way)
     assert announce(stream, url).code == 0
     # Some are there before any worker has heard of the change, and of hours on both sides.

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli import run, start
+from tests.cli import run
 from tests.conftest import or_skip
 from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
@@ -28,7 +28,7 @@ def test_a_broker_that_is_killed_and_comes_back(stream: Stream, kafka: Kafka, pr
     url = f"chdb://{stream.folder / 'stream'}"
     stream.send(events(11, 3000))
     options = ("--runner", "prism", "--prism-location", prism)
-    under_way = start(*stream.arguments(url, *options, "--until-idle", 30))
+    under_way = stream.start(url, *options, "--until-idle", 30)
     time.sleep(5)
     kafka.kill()
     time.sleep(1)
@@ -40,14 +40,20 @@ def test_a_broker_that_is_killed_and_comes_back(stream: Stream, kafka: Kafka, pr
 
 
 @pytest.mark.parametrize(
-    "fault", ["status=500&code=202&times=6", "status=0&times=4", "status=200&times=3"]
+    "fault",
+    [
+        "status=500&code=202&times=6",
+        "status=0&times=4&seconds=1",
+        "status=200&times=3",
+        "status=500&code=210&times=8&written=50",
+    ],
 )
 def test_a_warehouse_that_fails_for_a_while(
     stream: Stream, front: str, prism: Path, fault: str
 ) -> None:
     stream.send(events(13, 2000))
     options = ("--runner", "prism", "--prism-location", prism, *IDLE)
-    under_way = start(*stream.arguments(front, *options))
+    under_way = stream.start(front, *options)
     place = front.rpartition("@")[2].partition("/")[0]
     _wait_for_events(place)
     stream.send(events(14, 1000))
@@ -121,7 +127,7 @@ def test_a_stream_that_is_stopped_ends_its_job_on_the_cluster(
     stream: Stream, front: str, cluster: FlinkCluster, server: JobServer, ends: signal.Signals
 ) -> None:
     stream.send(events(19, 500))
-    under_way = start(*stream.arguments(front, *flink(stream, cluster, server)))
+    under_way = stream.start(front, *flink(stream, cluster, server))
     _wait_for_events(_place(front))
     assert len(cluster.running_jobs()) == 1
     under_way.process.send_signal(ends)
@@ -136,7 +142,7 @@ def test_python_workers_that_are_killed(
     stream.send(events(20, 2000))
     with WorkerPool() as pool:
         options = (*flink(stream, cluster, server), "--until-idle", 15, "--", *pool.options)
-        under_way = start(*stream.arguments(front, *options))
+        under_way = stream.start(front, *options)
         _wait_for_events(_place(front))
         stream.send(events(21, 2000))
         assert pool.kill_workers() > 0
@@ -152,7 +158,7 @@ def test_a_job_that_is_killed_and_goes_on_from_its_checkpoint(
     stream.send(events(23, 2000))
     options = flink(stream, cluster, server)
     kept = ("--", "--retain_externalized_checkpoints_on_cancellation")
-    under_way = start(*stream.arguments(front, *options, *kept))
+    under_way = stream.start(front, *options, *kept)
     _wait_for_events(_place(front))
     checkpoint = _checkpointed(cluster)
     stream.send(events(24, 2000))
@@ -160,7 +166,7 @@ def test_a_job_that_is_killed_and_goes_on_from_its_checkpoint(
     under_way.wait()
     cluster.cancel_jobs()
     stream.send(events(25, 2000))
-    again = start(*stream.arguments(front, *options, "--restore", checkpoint, "--until-idle", 10))
+    again = stream.start(front, *options, "--restore", checkpoint, "--until-idle", 10)
     restored = None
     until = time.monotonic() + 120
     while restored is None and time.monotonic() < until:
@@ -180,7 +186,7 @@ def test_a_job_that_is_killed_and_starts_without_state(
 ) -> None:
     stream.send(events(26, 2000))
     options = flink(stream, cluster, server)
-    under_way = start(*stream.arguments(front, *options))
+    under_way = stream.start(front, *options)
     _wait_for_events(_place(front))
     stream.send(events(27, 2000))
     under_way.process.kill()
@@ -201,7 +207,7 @@ def test_a_taskmanager_that_is_killed(
 def _through_a_kill(stream: Stream, front: str, cluster: FlinkCluster, server: JobServer) -> None:
     stream.send(events(16, 3000))
     options = flink(stream, cluster, server)
-    under_way = start(*stream.arguments(front, *options, "--until-idle", 20))
+    under_way = stream.start(front, *options, "--until-idle", 20)
     _wait_for_events(_place(front))
     stream.send(events(17, 2000))
     _checkpointed(cluster)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from tests.cli import ROOT, run, start
+from tests.cli import ROOT, Running, run, start
 from tests.conftest import or_skip
 from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
@@ -82,6 +82,7 @@ class Stream:
         self.catalog = folder / "catalog.yaml"
         self.catalog.write_text(CATALOG, encoding="utf-8")
         self.file = folder / "events.jsonl"
+        self._running: list[Running] = []
 
     def send(self, messages: list[Message]) -> None:
         producer = Producer({"bootstrap.servers": self.bootstrap})
@@ -95,6 +96,17 @@ class Stream:
     def arguments(self, url: str, *options: object) -> list[object]:
         given = ["stream", "--catalog", self.catalog, "--clickhouse", url, "--topic", self.topic]
         return [*given, "--bootstrap-servers", self.bootstrap, *options]
+
+    def start(self, url: str, *options: object) -> Running:
+        """A stream under way; it does not outlive the test."""
+        self._running.append(start(*self.arguments(url, *options)))
+        return self._running[-1]
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for running in self._running:
+            running.process.kill()
+            running.process.wait()
 
     def usage(self, url: str) -> list[dict[str, Any]]:
         options = ("--granularity", "hour", "--format", "json")
@@ -111,8 +123,10 @@ class Stream:
 
 
 @pytest.fixture
-def stream(kafka: Kafka, tmp_path: Path) -> Stream:
-    return Stream(kafka, tmp_path)
+def stream(kafka: Kafka, tmp_path: Path) -> Iterator[Stream]:
+    made = Stream(kafka, tmp_path)
+    yield made
+    made.stop()
 
 
 def test_two_runs_on_prism_that_share_hours(stream: Stream, prism: Path) -> None:
@@ -129,7 +143,7 @@ def test_a_run_on_prism_that_is_killed_and_started_again(stream: Stream, prism: 
     url = f"chdb://{stream.folder / 'stream'}"
     stream.send(events(3, 4000))
     options = ("--runner", "prism", "--prism-location", prism)
-    under_way = start(*stream.arguments(url, *options))
+    under_way = stream.start(url, *options)
     time.sleep(7)
     stream.send(events(4, 4000))
     time.sleep(1.5)

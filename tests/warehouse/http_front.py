@@ -12,8 +12,9 @@ real server instead.
 
 `POST /fault?status=500&code=202&times=2` makes the next requests fail that way
 (`status=0`: the connection is closed without an answer; `status=200`: half of the
-answer is sent). A user other than `default`
-is refused.
+answer is sent). `seconds=3` waits before that. `written=100` carries an insert out first,
+`written=50` half of its rows: the client is told that it failed. Requests to the path
+`/safe` never fail that way. A user other than `default` is refused.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import chdb
+import pyarrow as pa
 
 TRANSPORT = {
     "query",
@@ -80,7 +83,7 @@ class Faults:
     """Failures that were asked for."""
 
     def __init__(self) -> None:
-        self.status = self.code = self.times = 0
+        self.status = self.code = self.times = self.seconds = self.written = 0
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -114,11 +117,15 @@ class Handler(BaseHTTPRequestHandler):
         if url.path == "/ping":
             return self._answer(200, b"Ok.\n")
         if url.path == "/fault":
-            for name, value in fields.items():
-                setattr(self.faults, name, int(value))
+            for name in vars(self.faults):
+                setattr(self.faults, name, int(fields.get(name, 0)))
             return self._answer(200, b"")
-        if self.faults.times > 0 and self.faults.status != 200:
+        safe = url.path == "/safe"
+        if self.faults.times > 0 and self.faults.status != 200 and not safe:
             self.faults.times -= 1
+            if self.faults.written:
+                self._write_a_part(fields, body, self.faults.written)
+            time.sleep(self.faults.seconds)
             if self.faults.status == 0:
                 self.close_connection = True
                 self.connection.close()
@@ -152,17 +159,38 @@ class Handler(BaseHTTPRequestHandler):
             query, body = body, b""
         insert = INSERT.match(query)
         if insert is not None and body:
-            with tempfile.NamedTemporaryFile(suffix=".data") as file:
-                file.write(body)
-                file.flush()
-                sql = f"{insert[1].decode()} FROM INFILE '{file.name}' FORMAT {insert[2].decode()}"
-                self.engine.run(sql, "TabSeparated", database, settings, params)
+            self._insert(fields, insert, body)
             return self._answer(200, b"")
         sql = query.decode()
         named = FORMAT.search(sql)
         output = named[1] if named else fields.get("default_format", "TabSeparated")
         content = self.engine.run(sql, output, database, settings, params)
         return self._answer(200, content, {"X-ClickHouse-Format": output} if content else {})
+
+    def _write_a_part(self, fields: dict[str, str], body: bytes, percent: int) -> None:
+        insert = INSERT.match(fields.get("query", "").encode())
+        if insert is None or not insert[2].startswith(b"Arrow") or not body:
+            return
+        open_table = pa.ipc.open_stream if insert[2] == b"ArrowStream" else pa.ipc.open_file
+        table = open_table(pa.py_buffer(body)).read_all()
+        part = table.slice(0, table.num_rows * percent // 100)
+        sink = pa.BufferOutputStream()
+        new = pa.ipc.new_stream if insert[2] == b"ArrowStream" else pa.ipc.new_file
+        with new(sink, table.schema) as writer:
+            writer.write_table(part)
+        self._insert(fields, insert, sink.getvalue().to_pybytes())
+
+    def _insert(self, fields: dict[str, str], insert: re.Match[bytes], body: bytes) -> None:
+        params = {k.removeprefix("param_"): v for k, v in fields.items() if k.startswith("param_")}
+        settings = {
+            k: v for k, v in fields.items() if k not in TRANSPORT and not k.startswith("param_")
+        }
+        with tempfile.NamedTemporaryFile(suffix=".data") as file:
+            file.write(body)
+            file.flush()
+            sql = f"{insert[1].decode()} FROM INFILE '{file.name}' FORMAT {insert[2].decode()}"
+            database = fields.get("database", "default")
+            self.engine.run(sql, "TabSeparated", database, settings, params)
 
     def _fail(self, status: int, code: int, text: str) -> None:
         message = text if text.startswith("Code:") else f"Code: {code}. DB::Exception: {text}"
