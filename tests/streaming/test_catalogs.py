@@ -17,7 +17,6 @@ import pytest
 
 from meters.timestamps import format_instant
 from tests.cli import Result, Running, run
-from tests.conftest import or_skip
 from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
 from tests.streaming.test_stream import CATALOG, FIRST, Message, Stream, events, front, stream
@@ -127,19 +126,15 @@ def test_a_change_while_prism_runs_and_dies(changing: Stream, front: str, prism:
     assert usage(stream, front) == backfilled(stream, "late")
 
 
-def test_a_change_while_flink_runs_with_state(changing: Stream, front: str) -> None:
-    cluster = FlinkCluster()
-    or_skip(cluster.start)
-    try:
-        with JobServer(cluster=cluster) as server:
-            where = ("--job-endpoint", server.endpoint, "--flink-rest", cluster.rest)
-            state = ("--checkpoints", f"file://{changing.folder / 'checkpoints'}")
-            options = ("--runner", "flink", *where, *state)
-            through_a_change(changing, front, options)
-            cluster.cancel_jobs()
-            result = run(*changing.arguments(front, *options, "--until-idle", 8))
-    finally:
-        cluster.stop()
+def test_a_change_while_flink_runs_with_state(
+    changing: Stream, front: str, cluster: FlinkCluster, server: JobServer
+) -> None:
+    where = ("--job-endpoint", server.endpoint, "--flink-rest", cluster.rest)
+    state = ("--checkpoints", f"file://{changing.folder / 'checkpoints'}")
+    options = ("--runner", "flink", *where, *state)
+    through_a_change(changing, front, options)
+    cluster.cancel_jobs()
+    result = run(*changing.arguments(front, *options, "--until-idle", 8))
     assert result.code == 0, result
     assert usage(changing, front) == backfilled(changing)
 

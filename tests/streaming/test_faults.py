@@ -6,14 +6,12 @@ import signal
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.cli import run
-from tests.conftest import or_skip
 from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
 from tests.services.workers import WorkerPool
@@ -79,22 +77,6 @@ def _wait_for_events(place: str, least: int = 1) -> None:
     raise AssertionError("nothing was stored within two minutes")
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[FlinkCluster]:
-    """A real Flink cluster."""
-    started = FlinkCluster()
-    or_skip(started.start)
-    yield started
-    started.stop()
-
-
-@pytest.fixture(scope="module")
-def server(cluster: FlinkCluster) -> Iterator[JobServer]:
-    """Its job server."""
-    with JobServer(cluster=cluster) as started:
-        yield started
-
-
 def flink(stream: Stream, cluster: FlinkCluster, server: JobServer) -> list[object]:
     """Options of a stream on the cluster, which ends its job there."""
     checkpoints = ("--checkpoints", f"file://{stream.folder / 'checkpoints'}")
@@ -122,15 +104,14 @@ def _checkpoints(cluster: FlinkCluster, job: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGINT])
 def test_a_stream_that_is_stopped_ends_its_job_on_the_cluster(
-    stream: Stream, front: str, cluster: FlinkCluster, server: JobServer, ends: signal.Signals
+    stream: Stream, front: str, cluster: FlinkCluster, server: JobServer
 ) -> None:
     stream.send(events(19, 500))
     under_way = stream.start(front, *flink(stream, cluster, server))
     _wait_for_events(_place(front))
     assert len(cluster.running_jobs()) == 1
-    under_way.process.send_signal(ends)
+    under_way.process.send_signal(signal.SIGTERM)
     result = under_way.wait()
     assert result.code == 0, result
     assert cluster.running_jobs() == []
