@@ -8,9 +8,8 @@ key. Unknown keys are refused everywhere.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from meters.catalog_charges import Charge as Charge
 from meters.catalog_charges import ChargeDiscount as ChargeDiscount
@@ -21,6 +20,10 @@ from meters.catalog_charges import UsageCharge as UsageCharge
 from meters.catalog_charges import repeated_charge as repeated_charge
 from meters.catalog_issuers import DEFAULT_ISSUER, Party
 from meters.catalog_issuers import Issuer as Issuer
+from meters.catalog_meters import Aggregation as Aggregation
+from meters.catalog_meters import Bucket as Bucket
+from meters.catalog_meters import Kind as Kind
+from meters.catalog_meters import Meter as Meter
 from meters.catalog_plans import Commitment as Commitment
 from meters.catalog_plans import PeriodUnit as PeriodUnit
 from meters.catalog_plans import Plan as Plan
@@ -43,81 +46,8 @@ from meters.catalog_prices import VolumePrice as VolumePrice
 from meters.catalog_terms import Coupon as Coupon
 from meters.catalog_terms import CreditGrant as CreditGrant
 from meters.catalog_terms import Tax as Tax
-from meters.catalog_values import (
-    CelText,
-    Conflict,
-    Currency,
-    EventName,
-    FilterValue,
-    Id,
-    Misfit,
-    Zone,
-)
+from meters.catalog_values import Currency, Id, Zone
 from meters.catalog_values import Model as Model
-from meters.scalars import canonical_scalar
-
-Aggregation = Literal["count", "sum", "max", "min", "avg", "latest", "unique_count"]
-Bucket = Literal["hour", "day"]
-
-
-class Meter(Model):
-    """What is measured: which events, which value of them, and how they combine.
-
-    `filters` maps a property to its allowed values; all must match. `group_by`
-    names the properties whose values keep usage apart. `property` and
-    `expression` (CEL over the properties, see `meters.expressions`) exclude each
-    other; `count` takes neither, every other aggregation takes one. With `bucket` the
-    value of a longer span is the sum of the values of its local hours or days.
-    """
-
-    id: Id
-    event_name: EventName
-    aggregation: Aggregation
-    property: Id | None = None
-    expression: CelText | None = None
-    filters: dict[str, Annotated[list[FilterValue], Field(min_length=1)]] = Field(
-        default_factory=dict
-    )
-    group_by: list[Id] = Field(default_factory=list)
-    bucket: Bucket | None = None
-    description: str = ""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        conflicts: list[Conflict] = []
-        given = [name for name in ("property", "expression") if getattr(self, name) is not None]
-        if self.aggregation == "count":
-            conflicts += [
-                ((name,), "must be left out: count counts events and takes no value")
-                for name in given
-            ]
-        elif len(given) != 1:
-            conflicts.append(
-                (
-                    tuple(given[:1]),
-                    f"must have either property or expression, which {self.aggregation} is taken "
-                    f"of (got {'both' if given else 'neither'})",
-                )
-            )
-        if self.bucket is not None and self.aggregation not in ("sum", "max"):
-            message = f"must be left out unless the aggregation is sum or max (got {self.bucket!r})"
-            conflicts.append((("bucket",), message))
-        for index, name in enumerate(self.group_by):
-            if name in self.group_by[:index]:
-                conflicts.append(
-                    (("group_by", index), f"must not be repeated (got {name!r} twice)")
-                )
-        if conflicts:
-            raise Misfit(conflicts)
-        return self
-
-    @cached_property
-    def allowed(self) -> dict[str, frozenset[str]]:
-        """`filters` as canonical JSON scalars, as events are compared with them."""
-        return {
-            name: frozenset(canonical_scalar(value) for value in values)
-            for name, values in self.filters.items()
-        }
 
 
 class Customer(Party):

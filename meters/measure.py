@@ -16,12 +16,28 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
-from meters.aggregators import add_latest, check_sums, merge_fields, partial
+from meters.aggregators import (
+    FIELDS,
+    add_latest,
+    add_points,
+    check_sums,
+    merge_fields,
+    merge_points,
+    partial,
+)
 from meters.attribution import Attribution
 from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
 from meters.catalog import Catalog, Meter, Subscription
 from meters.periods import Periods
-from meters.projection import applies, counts, event_names, index_of, value_column
+from meters.projection import (
+    applies,
+    counts,
+    event_names,
+    index_of,
+    known_operation,
+    operation_column,
+    value_column,
+)
 from meters.texts import compact
 from meters.zones import DAY_US, LEAST_US, MOST_US, Int64s, wall_clock
 
@@ -153,22 +169,35 @@ class Measurement:
         groups = family.columns
         first = self.catalog.meters[family.members[0]]
         if groups:
-            scalar = counts(first.model_copy(update={"aggregation": "count"}))
+            scalar = counts(
+                first.model_copy(update={"aggregation": "count", "operation_property": None})
+            )
             rows = _where(rows, scalar)
         fields = [pl.col("bucket_end").first()]
+        columns = {index: value_column(self.catalog.meters[index]) for index in family.members}
+        for index in family.members:
+            meter = self.catalog.meters[index]
+            if meter.operation_property is not None:
+                value, columns[index] = columns[index], f"operated:{index}"
+                chosen = pl.when(known_operation(meter)).then(pl.col(value or ""))
+                rows = rows.with_columns(chosen.alias(f"operated:{index}"))
         distinct: list[pl.DataFrame] = []
         for index in family.members:
             meter = self.catalog.meters[index]
-            fields += partial(meter.aggregation, value_column(meter), str(index))
-            if meter.aggregation == "unique_count":
+            fields += partial(meter.kind, columns[index], str(index))
+            if meter.kind == "unique_count":
                 distinct.append(_values(rows, groups, meter, index))
         keys = [*CELL, *groups]
         cells = rows.group_by(keys).agg(fields)
         for index in family.members:
             meter = self.catalog.meters[index]
-            if meter.aggregation == "latest":
-                columns = ("timestamp", "event_id", value_column(meter) or "")
-                cells = add_latest(cells, rows, keys, columns, str(index))
+            value = columns[index] or ""
+            if meter.kind == "latest":
+                named = ("timestamp", "event_id", value)
+                cells = add_latest(cells, rows, keys, named, str(index))
+            if "points" in FIELDS[meter.kind]:
+                operation = operation_column(meter)
+                cells = add_points(meter.kind, cells, rows, keys, value, str(index), operation)
         return Cells(number, compact(cells), compact(pl.concat(distinct)) if distinct else None)
 
     def _locate(self, events: pl.DataFrame, family: Family) -> pl.DataFrame:
@@ -275,12 +304,15 @@ class Measurement:
         family = self.families[parts[0].family]
         fields = [pl.col("bucket_end").first()]
         for index in family.members:
-            fields += merge_fields(self.catalog.meters[index].aggregation, str(index))
+            fields += merge_fields(self.catalog.meters[index].kind, str(index))
         keys = [*CELL, *family.columns]
         every = pl.concat([part.rows for part in parts])
         rows = every.group_by(keys).agg(fields)
         for index in family.members:
-            if self.catalog.meters[index].aggregation == "latest":
+            kind = self.catalog.meters[index].kind
+            if "points" in FIELDS[kind]:
+                rows = merge_points(rows, every, keys, str(index))
+            if kind == "latest":
                 columns = (f"latest_at:{index}", f"latest_id:{index}", f"latest_value:{index}")
                 rows = add_latest(rows, every, keys, columns, str(index))
         check_sums(rows, *(f"events:{index}" for index in family.members))

@@ -26,7 +26,7 @@ import polars as pl
 import pyarrow as pa
 
 from meters.aggregators import NUMBER
-from meters.catalog import Catalog, Meter
+from meters.catalog import Catalog, Kind, Meter
 from meters.decode import payload
 from meters.errors import Rejected
 from meters.event import QUARANTINE_SCHEMA, hash128
@@ -44,6 +44,10 @@ from meters.property_columns import (
 from meters.scalars import canonical_scalar, parse_json
 from meters.texts import one_chunk
 
+WITH_ID: frozenset[Kind] = frozenset(("latest", "weighted_readings", "active_count"))
+"""Kinds of meters for which the id of an event decides between equal times."""
+
+OPERATIONS = ("add", "remove")
 NOT_SCALAR = "a string, a number, true, false or null"
 
 
@@ -70,6 +74,11 @@ def value_column(meter: Meter) -> str | None:
     return f"{kind}={meter.id}" if meter.expression is not None else f"{kind}:{meter.property}"
 
 
+def operation_column(meter: Meter) -> str | None:
+    """The slim column that says whether a value is added or removed."""
+    return None if meter.operation_property is None else f"j:{meter.operation_property}"
+
+
 @dataclass
 class Projection:
     """What of the properties the meters of one catalog need. Picklable."""
@@ -82,6 +91,8 @@ class Projection:
         for meter in self.catalog.meters:
             for name in (*meter.filters, *meter.group_by):
                 self._columns["j"].add(name)
+            if meter.operation_property is not None:
+                self._columns["j"].add(meter.operation_property)
             if meter.property is not None and meter.aggregation != "count":
                 kind = "h" if meter.aggregation == "unique_count" else "n"
                 self._columns[kind].add(meter.property)
@@ -97,7 +108,7 @@ class Projection:
             for meter in self.catalog.meters
             if meter.expression is not None
         ]
-        self._with_id = any(meter.aggregation == "latest" for meter in self.catalog.meters)
+        self._with_id = any(meter.kind in WITH_ID for meter in self.catalog.meters)
 
     def __getstate__(self) -> Catalog:
         return self.catalog
@@ -220,6 +231,7 @@ class Projection:
             for index in hits[meter.id].arg_true():
                 error = (
                     _wrong_group(meter, raws, index)
+                    or _wrong_operation(meter, raws, index)
                     or failures.get(meter.id, {}).get(index)
                     or _wrong_value(meter, raws, index)
                 )
@@ -252,7 +264,15 @@ def counts(meter: Meter) -> pl.Expr:
     fit = pl.lit(True) if column is None else pl.col(column).is_not_null()
     for name in meter.group_by:
         fit &= (pl.col(f"j:{name}") != NO_SCALAR).fill_null(True)
-    return fit
+    return fit & known_operation(meter)
+
+
+def known_operation(meter: Meter) -> pl.Expr:
+    """Whether a slim row says what happens to its value, where the meter asks for it."""
+    operation = operation_column(meter)
+    if operation is None:
+        return pl.lit(True)
+    return pl.col(operation).is_in([canonical_scalar(name) for name in OPERATIONS]).fill_null(True)
 
 
 def _number_result(result: object, meter: Meter) -> Decimal:
@@ -277,6 +297,17 @@ def _wrong_group(meter: Meter, raws: dict[str, pl.Series], index: int) -> Reject
         if raw and canonical_or_mark(raw) == NO_SCALAR:
             return Rejected("invalid_group", name, raw, NOT_SCALAR)
     return None
+
+
+def _wrong_operation(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected | None:
+    name = meter.operation_property
+    if name is None:
+        return None
+    raw = raws[name][index]
+    known = [canonical_scalar(each) for each in OPERATIONS]
+    if not raw or canonical_or_mark(raw) in ("null", *known):
+        return None
+    return Rejected("invalid_operation", name, raw, " or ".join(OPERATIONS))
 
 
 def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected:

@@ -18,9 +18,10 @@ import polars as pl
 
 from meters.aggregators import State, check_sums, extract
 from meters.buckets import NO_PERIOD, days_columnar, hours_columnar, periods_columnar
-from meters.catalog import Aggregation, Catalog
+from meters.catalog import Catalog, Kind
 from meters.numbers import from_scaled, to_scaled
 from meters.periods import Periods, calendar_months
+from meters.reading_spans import read_spans
 from meters.scalars import canonical_json, parse_json
 from meters.usage import INSTANT, KEY
 from meters.zones import Int64s
@@ -52,17 +53,26 @@ def read_usage(
     values: pl.DataFrame,
     granularity: Granularity,
     group_by: Sequence[str] | None = None,
+    *,
+    since: datetime | None = None,
 ) -> list[UsageCell]:
     """Merge stored usage to `granularity`, and to the `group_by` keys where given.
 
     `rows` are winning rows of `meters.usage.USAGE` without tombstones, `values` the
     distinct values that belong to them. Meters and customers that the catalog does not
-    have are left out. Sorted by customer, subscription, meter, span and group.
+    have are left out. Rows before `since` only say what meters carry into what is asked
+    for. Sorted by customer, subscription, meter, span and group.
     """
     known = pl.col("meter").is_in([m.id for m in catalog.meters]) & pl.col(
         "external_customer_id"
     ).is_in([c.id for c in catalog.customers])
-    located = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
+    wanted = pl.lit(True) if since is None else pl.col("bucket_start") >= since
+    every = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
+    every = every.with_columns(wanted.alias("wanted"))
+    spanned = [meter.id for meter in catalog.meters if meter.over_spans]
+    plain = every["wanted"] & ~every["meter"].is_in(spanned)
+    located = every.filter(plain).drop("wanted")
+    cells = _over_spans(catalog, every.filter(~plain), values, granularity)
     keyed = values.join(located.select(*KEY, "start", "end", "merged_group"), on=KEY, how="inner")
     distinct = (
         keyed.select(*_slot_of("merged_group"), "value_hash")
@@ -71,13 +81,12 @@ def read_usage(
         .agg(pl.len().alias("distinct"))
     )
     merged = _merge(located).join(distinct, on=_SLOT, how="left").sort(_SLOT)
-    aggregations = {meter.id: meter.aggregation for meter in catalog.meters}
+    kinds = {meter.id: meter.kind for meter in catalog.meters}
     sums = _sums_of_buckets(catalog, located)
-    cells = []
     for row in merged.iter_rows(named=True):
         value = sums.get(tuple(row[name] for name in _SLOT))
         if value is None:
-            value = _value(aggregations[row["meter"]], row)
+            value = _value(kinds[row["meter"]], row)
         if value is not None:
             cells.append(
                 UsageCell(
@@ -89,6 +98,47 @@ def read_usage(
                     group=row["group_key"],
                     value=value,
                     events=row["events"],
+                )
+            )
+    return sorted(cells, key=_order)
+
+
+def _order(cell: UsageCell) -> tuple[str, str, str, datetime, datetime, str]:
+    owner = cell.customer, cell.subscription or "", cell.meter
+    return (*owner, cell.start, cell.end, cell.group)
+
+
+def _over_spans(
+    catalog: Catalog, every: pl.DataFrame, values: pl.DataFrame, granularity: Granularity
+) -> list[UsageCell]:
+    """The cells of levels, percentiles and recurring meters."""
+    zones = {customer.id: customer.time_zone for customer in catalog.customers}
+    owners = every.select("external_customer_id", "external_subscription_id").unique()
+    periods = {
+        (customer, subscription): _periods(catalog, zones[customer], subscription)
+        for customer, subscription in owners.iter_rows()
+    }
+    cells = []
+    for meter in catalog.meters:
+        rows = every.filter(pl.col("meter") == meter.id)
+        if not meter.over_spans or rows.is_empty():
+            continue
+        distinct = values.filter(pl.col("meter") == meter.id) if meter.recurring else values.clear()
+        by_row = distinct.group_by(KEY).agg(pl.col("value_hash")).iter_rows()
+        hashes = {tuple(key): frozenset(found) for *key, found in by_row}
+        whole = granularity == "period"
+        for found in read_spans(meter, rows, hashes, periods, zones, whole_periods=whole):
+            customer, subscription, group = found.key
+            cells.append(
+                UsageCell(
+                    customer,
+                    subscription or None,
+                    meter.id,
+                    found.start,
+                    found.end,
+                    group,
+                    found.value,
+                    found.events,
                 )
             )
     return cells
@@ -191,9 +241,9 @@ def _merge(rows: pl.DataFrame) -> pl.DataFrame:
     return check_sums(located.group_by(_SLOT).agg(fields), "events")
 
 
-def _value(aggregation: Aggregation, row: dict[str, Any]) -> Decimal | None:
+def _value(kind: Kind, row: dict[str, Any]) -> Decimal | None:
     latest = row["latest_value"]
-    if aggregation == "unique_count":
+    if kind == "unique_count":
         return Decimal(row["distinct"] or 0)
     state = State(
         events=row["events"],
@@ -202,4 +252,4 @@ def _value(aggregation: Aggregation, row: dict[str, Any]) -> Decimal | None:
         max=None if row["max"] is None else to_scaled(row["max"]),
         latest=None if latest is None else (0, b"", to_scaled(latest)),
     )
-    return extract(aggregation, state)
+    return extract(kind, state)

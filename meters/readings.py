@@ -16,8 +16,8 @@ from meters.catalog import Meter
 from meters.errors import Rejected
 from meters.event import hash128
 from meters.expressions import Expression
-from meters.numbers import parse_number, to_scaled
-from meters.projection import NOT_SCALAR
+from meters.numbers import SCALE, parse_number, to_scaled
+from meters.projection import NOT_SCALAR, OPERATIONS
 from meters.scalars import canonical_json, canonical_scalar
 from meters.zones import microseconds
 
@@ -44,12 +44,16 @@ def reading_of(
     for name, part in group.items():
         if _scalar(part) is None:
             raise Rejected("invalid_group", name, part, NOT_SCALAR)
+    operation = _operation(meter, properties)
     value = _value(meter, properties)
     distinct = meter.aggregation == "unique_count"
+    scaled = None if value is None or distinct else to_scaled(_number(meter, value))
+    if operation is not None:
+        scaled = SCALE if operation == "add" else 0
     reading = Reading(
         at=microseconds(timestamp),
         event_id=event_id,
-        scaled=to_scaled(_number(meter, value)) if value is not None and not distinct else None,
+        scaled=scaled,
         value_hash=_hash(meter, value) if distinct else None,
     )
     return canonical_json(group), reading
@@ -65,6 +69,19 @@ def _scalar(value: object) -> str | None:
     except UnicodeEncodeError:
         return None
     return text
+
+
+def _operation(meter: Meter, properties: Mapping[str, object]) -> str | None:
+    """What happens to the value, for meters that ask; left out means that it is added."""
+    name = meter.operation_property
+    if name is None:
+        return None
+    found = properties.get(name)
+    if found is None:
+        return OPERATIONS[0]
+    if not isinstance(found, str) or found not in OPERATIONS:
+        raise Rejected("invalid_operation", name, found, " or ".join(OPERATIONS))
+    return found
 
 
 def _value(meter: Meter, properties: Mapping[str, object]) -> object:

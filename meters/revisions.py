@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from meters.usage import KEY, STATE, USAGE, USAGE_VALUES
+from meters.usage import KEY, STATE, USAGE, USAGE_VALUES, absent
 
 BUCKET = ["external_customer_id", "bucket_start"]
 _COMPARED = ["bucket_end", "meter_hash", *STATE]
@@ -63,11 +63,7 @@ def _digests(values: pl.DataFrame, *, with_revision: bool = False) -> pl.DataFra
 
 
 def _tombstones(rows: pl.DataFrame) -> pl.DataFrame:
-    empty = {
-        "events": pl.lit(0, pl.Int64),
-        "sum": pl.lit(0),
-        "latest_id": pl.lit(""),
-    }
+    empty = {name: pl.lit(0) if name == "events" else absent(name) for name in STATE}
     return rows.with_columns(
-        empty.get(name, pl.lit(None)).cast(USAGE[name]).alias(name) for name in STATE
+        expression.cast(USAGE[name]).alias(name) for name, expression in empty.items()
     ).select([pl.col(name).cast(dtype) for name, dtype in USAGE.items()])

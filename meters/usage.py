@@ -8,16 +8,20 @@ state that a meter does not keep are null (or 0 for `sum`). The distinct values 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from meters.aggregators import FIELDS, NUMBER
+from meters.aggregators import FIELDS, NUMBER, WHOLE, State
 from meters.catalog import Catalog, Meter
 from meters.catalog_file import meter_hash
 from meters.measure import Cells
-from meters.numbers import PLACES
+from meters.numbers import PLACES, SCALE, to_scaled
+from meters.points import POINTS, from_stored_points
 from meters.versions import Measuring
+from meters.zones import microseconds
 
 KEY = [
     "external_customer_id",
@@ -28,7 +32,18 @@ KEY = [
 ]
 """The key of a usage row within its tenant; '' stands for no subscription."""
 
-STATE = ["events", "sum", "min", "max", "latest_at", "latest_id", "latest_value"]
+STATE = [
+    "events",
+    "sum",
+    "min",
+    "max",
+    "latest_at",
+    "latest_id",
+    "latest_value",
+    "moment",
+    "moment_low",
+    "points",
+]
 INSTANT = pl.Datetime("us", "UTC")
 
 USAGE = pl.Schema(
@@ -46,6 +61,9 @@ USAGE = pl.Schema(
         "latest_at": INSTANT,
         "latest_id": pl.String(),
         "latest_value": NUMBER,
+        "moment": WHOLE,
+        "moment_low": WHOLE,
+        "points": POINTS,
         "meter_hash": pl.String(),
     }
 )
@@ -104,6 +122,37 @@ def _keys(catalog: Catalog, rows: pl.DataFrame, groups: list[str]) -> pl.DataFra
     )
 
 
+def state_of(row: Mapping[str, Any]) -> State:
+    """The state of one stored row, or of a merged one, without distinct values.
+
+    Fields that the row does not have are those of an empty state. A merged row has in
+    `shift` what its buckets' moments lack.
+    """
+
+    def scaled(name: str) -> int | None:
+        value = row.get(name)
+        return None if value is None else to_scaled(value)
+
+    total, latest = scaled("sum") or 0, scaled("latest_value")
+    moment = int(row.get("moment") or 0) * SCALE + int(row.get("moment_low") or 0)
+    if row.get("bucket_start") is not None:
+        moment += total * microseconds(row["bucket_start"])
+    moment += scaled("shift") or 0
+    return State(
+        events=row["events"],
+        sum=total,
+        min=scaled("min"),
+        max=scaled("max"),
+        latest=(
+            None
+            if latest is None
+            else (microseconds(row["latest_at"]), row["latest_id"].encode(), latest)
+        ),
+        moment=moment,
+        points=from_stored_points(row.get("points")),
+    )
+
+
 def group_key(groups: list[str]) -> pl.Expr:
     """The canonical JSON object of the group columns `j:<name>`, keys sorted."""
     parts: list[pl.Expr] = [pl.lit("{")]
@@ -114,9 +163,9 @@ def group_key(groups: list[str]) -> pl.Expr:
 
 
 def _rows_of(keyed: pl.DataFrame, meter: Meter, index: int) -> pl.DataFrame:
-    kept = FIELDS[meter.aggregation]
+    kept = FIELDS[meter.kind]
     fields = [
-        (pl.col(f"{name}:{index}") if name in kept else _absent(name)).alias(name) for name in STATE
+        (pl.col(f"{name}:{index}") if name in kept else absent(name)).alias(name) for name in STATE
     ]
     return (
         keyed.filter(pl.col(f"events:{index}") > 0)
@@ -130,7 +179,10 @@ def _rows_of(keyed: pl.DataFrame, meter: Meter, index: int) -> pl.DataFrame:
     )
 
 
-def _absent(name: str) -> pl.Expr:
-    if name == "sum":
+def absent(name: str) -> pl.Expr:
+    """What stands in a field of the state that a row does not keep."""
+    if name in ("sum", "moment", "moment_low"):
         return pl.lit(0)
+    if name == "points":
+        return pl.lit([], POINTS)
     return pl.lit("") if name == "latest_id" else pl.lit(None)

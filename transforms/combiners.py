@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from meters.aggregators import EMPTY, Reading, State, add, extract, merge_all
-from meters.catalog import Aggregation, Meter
+from meters.aggregators import EMPTY, OVER_SPANS, Reading, State, add, extract, merge_all
+from meters.catalog import Kind, Meter
 from meters.errors import Rejected
 from meters.readings import reading_of
 from meters.timestamps import parse_timestamp
@@ -30,10 +31,16 @@ REJECTED = "rejected"
 
 
 class UsageFn(beam.CombineFn):  # type: ignore[misc]
-    """`Reading`s -> the value of the meter (`Decimal`, or None for an empty extreme)."""
+    """`Reading`s -> the value of the meter (`Decimal`, or None for an empty extreme).
 
-    def __init__(self, aggregation: Aggregation) -> None:
+    `percent` is that of a percentile. Levels and operations (`weighted_sum`,
+    `weighted_readings`, `active_count`) have no value without the span and what was
+    before it: of these the `State` comes out, which `meters.levels.value_over` reads.
+    """
+
+    def __init__(self, aggregation: Kind, percent: Fraction | None = None) -> None:
         self._aggregation = aggregation
+        self._percent = percent
 
     def create_accumulator(self) -> State:
         """No readings."""
@@ -47,9 +54,11 @@ class UsageFn(beam.CombineFn):  # type: ignore[misc]
         """All states together."""
         return merge_all(accumulators)
 
-    def extract_output(self, accumulator: State) -> Decimal | None:
-        """The value."""
-        return extract(self._aggregation, accumulator)
+    def extract_output(self, accumulator: State) -> Decimal | State | None:
+        """The value, or the state that it is read from."""
+        if self._aggregation in OVER_SPANS:
+            return accumulator
+        return extract(self._aggregation, accumulator, percent=self._percent)
 
 
 class ToReadings(beam.PTransform):  # type: ignore[misc]

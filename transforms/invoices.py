@@ -28,6 +28,7 @@ from billing.quantities import UsageOf
 from billing.slots import Slot
 from meters.catalog import Catalog, Charge
 from meters.collection import without_collection
+from meters.periods import Span
 from transforms import progress
 from transforms.background import Background
 from transforms.connection import connect
@@ -163,11 +164,13 @@ _Usage = list[list[dict[str, UsageOf]]]
 def _usage_of(quantities: Quantities, slots: Sequence[Slot]) -> _Usage:
     spans: list[UsageSpan] = []
     charges: list[tuple[Charge, ...]] = []
+    wholes: list[Span] = []
     for slot in slots:
         for cut in slot.cuts:
             spans.append((slot.customer, slot.subscription, cut.part.start, cut.part.end))
+            wholes.append(cut.whole)
             charges.append(() if cut.tariff is None else cut.tariff.charges)
-    found = iter(quantities.of(spans, charges))
+    found = iter(quantities.of(spans, charges, wholes))
     return [[next(found) for _ in slot.cuts] for slot in slots]
 
 

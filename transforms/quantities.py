@@ -4,6 +4,7 @@ spans (customer, subscription, from, until)
     -> usage merged by ClickHouse                     for most charges
     -> usage by group, reduced to a charge's keys     where the price depends on it
     -> usage by bucket, priced as the sum of buckets  for meters with a bucket
+    -> usage in the span and before it                for levels and recurring meters
     -> effective events                               where single events are priced
 """
 
@@ -19,17 +20,26 @@ import pyarrow as pa
 
 from billing.quantities import UsageOf, reduce_group
 from billing.single_events import Single
-from meters.aggregators import State, extract, merge_all
+from meters.aggregators import extract, merge_all
 from meters.attribution import Attribution
 from meters.catalog import Aggregation, Catalog, Charge, DynamicPrice, Meter, UsageCharge
 from meters.errors import Rejected
-from meters.numbers import from_scaled, parse_number, to_scaled
+from meters.numbers import from_scaled, parse_number
+from meters.periods import Span
 from meters.readings import reading_of
 from meters.scalars import parse_json
+from meters.usage import state_of
 from meters.zones import local_date
+from transforms.carried import Carried
 from warehouse.client import Warehouse
 from warehouse.effective import effective_events
-from warehouse.merging import UsageSpan, bucket_usage, distinct_values, merged_usage
+from warehouse.merging import (
+    UsageSpan,
+    bucket_usage,
+    distinct_values,
+    merged_usage,
+    usage_over_spans,
+)
 
 Row = dict[str, Any]
 Usage = dict[str, UsageOf]
@@ -44,19 +54,30 @@ class Quantities:
         self._tenant = tenant
         self._attribution: Attribution | None = None
 
-    def of(self, spans: Sequence[UsageSpan], charges: Sequence[Sequence[Charge]]) -> list[Usage]:
-        """The usage of each span by meter, as its `charges` need it."""
+    def of(
+        self,
+        spans: Sequence[UsageSpan],
+        charges: Sequence[Sequence[Charge]],
+        wholes: Sequence[Span] | None = None,
+    ) -> list[Usage]:
+        """The usage of each span by meter, as its `charges` need it.
+
+        `wholes` are the billing periods that the spans are parts of (left out: each is
+        whole). A level is divided by their length, and what is not recurring is carried
+        from their start.
+        """
         usage: list[Usage] = [{} for _ in spans]
         if not spans:
             return usage
         table = merged_usage(self._warehouse, self._tenant, spans, by_group=False)
         for row in self._needed(table).to_pylist():
             meter = self._catalog.meters_by_id.get(row["meter"])
-            if meter is not None:
+            if meter is not None and not meter.over_spans:
                 usage[row["span"]][meter.id] = _merged(meter, row)
         needs = [self._metered(each) for each in charges]
         self._add_buckets(spans, needs, usage)
         self._add_groups(spans, needs, usage)
+        self._add_carried(spans, needs, usage, wholes)
         self._add_singles(spans, needs, usage)
         return usage
 
@@ -99,7 +120,10 @@ class Quantities:
             meter.id: meter
             for need in needs
             for charge, meter in need
-            if charge.group_keys and not charge.by_event and not meter.bucket
+            if charge.group_keys
+            and not charge.by_event
+            and not meter.bucket
+            and not meter.over_spans
         }
         if not meters:
             return
@@ -125,6 +149,39 @@ class Quantities:
                     for group, each in _grouped(found, keys)
                 }
             usage[span][name] = replace(usage[span][name], groups=groups)
+
+    def _add_carried(
+        self,
+        spans: Sequence[UsageSpan],
+        needs: Sequence[_Needs],
+        usage: list[Usage],
+        wholes: Sequence[Span] | None,
+    ) -> None:
+        """Values of meters that are read over spans, also where a span has no row."""
+        meters = {
+            meter.id: meter
+            for need in needs
+            for charge, meter in need
+            if meter.over_spans and not charge.by_event
+        }
+        if not meters:
+            return
+        carried = Carried(meters, spans, wholes)
+        for row in self._read(usage_over_spans, carried.asked, meters):
+            carried.add(row)
+        counted = [m.id for m in meters.values() if m.recurring and m.kind == "unique_count"]
+        if counted:
+            for row in self._read(distinct_values, carried.asked, counted):
+                carried.add_value(row)
+        for at, need in enumerate(needs):
+            for meter in {meter.id: meter for _, meter in need if meter.id in meters}.values():
+                found = carried.usage(at, meter, ())
+                groups = {
+                    keys: carried.by_group(at, meter, keys)
+                    for keys in _group_keys(needs[at], meter.id)
+                }
+                if found is not None:
+                    usage[at][meter.id] = replace(found, groups=groups)
 
     def _add_singles(
         self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
@@ -212,16 +269,16 @@ def _merged(meter: Meter, row: Row) -> UsageOf:
     value = (
         row["distinct"]
         if meter.aggregation == "unique_count"
-        else extract(meter.aggregation, _state(row))
+        else extract(meter.kind, state_of(row))
     )
     return UsageOf(value, row["events"], row["revision"])
 
 
 def _together(meter: Meter, rows: Sequence[Row], values: frozenset[bytes]) -> UsageOf:
     """Several rows of one span and meter as one."""
-    state = replace(merge_all(_state(row) for row in rows), values=values)
+    state = replace(merge_all(state_of(row) for row in rows), values=values)
     revision = max(row["revision"] for row in rows)
-    return UsageOf(extract(meter.aggregation, state), state.events, revision)
+    return UsageOf(extract(meter.kind, state), state.events, revision)
 
 
 def _by_bucket(meter: Meter, rows: Sequence[Row], zone: str) -> UsageOf:
@@ -230,27 +287,12 @@ def _by_bucket(meter: Meter, rows: Sequence[Row], zone: str) -> UsageOf:
     for row in rows:
         at = row["bucket_start"]
         buckets[at if meter.bucket == "hour" else local_date(at, zone)].append(row)
-    states = [merge_all(_state(row) for row in each) for each in buckets.values()]
+    states = [merge_all(state_of(row) for row in each) for each in buckets.values()]
     results = [state.sum if meter.aggregation == "sum" else state.max or 0 for state in states]
     return UsageOf(
         from_scaled(sum(results)),
         sum(state.events for state in states),
         max(row["revision"] for row in rows),
-    )
-
-
-def _state(row: Mapping[str, Any]) -> State:
-    def scaled(name: str) -> int | None:
-        value = row.get(name)
-        return None if value is None else to_scaled(value)
-
-    latest = scaled("latest_value")
-    return State(
-        events=row["events"],
-        sum=scaled("sum") or 0,
-        min=scaled("min"),
-        max=scaled("max"),
-        latest=None if latest is None else (row["latest_at"], row["latest_id"].encode(), latest),
     )
 
 

@@ -9,6 +9,8 @@ import pyarrow as pa
 _WRAPPED = re.compile(r"(Nullable|LowCardinality)\((.*)\)")
 _DECIMAL = re.compile(r"Decimal\((\d+), (\d+)\)")
 _FIXED = re.compile(r"FixedString\((\d+)\)")
+_ARRAY_OF_TUPLES = re.compile(r"Array\(Tuple\((.*)\)\)", re.DOTALL)
+_MEMBER = re.compile(r"\s*(\w+) (\w+(?:\([^()]*\))?)\s*(?:,|$)")
 _SIMPLE = {
     "String": pa.string(),
     "DateTime64(6, 'UTC')": pa.timestamp("us", "UTC"),
@@ -43,4 +45,7 @@ def _arrow_type(name: str) -> pa.DataType:
         )
     if (fixed := _FIXED.fullmatch(name)) is not None:
         return pa.binary(int(fixed[1]))
+    if (items := _ARRAY_OF_TUPLES.fullmatch(name)) is not None:
+        members = [arrow_field(member, kind) for member, kind in _MEMBER.findall(items[1])]
+        return pa.list_(pa.struct(members))
     raise ValueError(f"type must be one of the schema's (got {name!r})")

@@ -116,6 +116,29 @@ ORDER BY span, meter, group_key, value_hash
 """
 
 
+_OVER_SPANS = f"""
+WITH {_WINNERS}
+SELECT span, meter, group_key, events, sum, moment, moment_low, shift,
+    arrayMap((p, n) -> CAST((p.1, p.2, p.3, p.4, n),
+        'Tuple(at Int64, item String, id String, value Decimal(38, 12), count UInt64)'
+    ), bag.1, bag.2) AS points,
+    revision
+FROM (
+    SELECT w.span AS span, w.meter AS meter, w.group_key AS group_key,
+        sum(w.events) AS events, sum(w.sum) AS sum,
+        sum(toDecimal256(w.moment, 0)) AS moment,
+        sum(toDecimal256(w.moment_low, 0)) AS moment_low,
+        sum(w.sum * toDecimal256(toUnixTimestamp64Micro(w.bucket_start), 0)) AS shift,
+        sumMap(arrayMap(p -> (p.1, p.2, p.3, p.4), w.points), arrayMap(p -> p.5, w.points)) AS bag,
+        max(w.revision) AS revision
+    FROM winners AS w
+    WHERE w.meter IN (SELECT arrayJoin(JSONExtract({{meters:String}}, 'Array(String)')))
+    GROUP BY w.span, w.meter, w.group_key
+)
+ORDER BY span, meter, group_key
+"""
+
+
 def merged_usage(
     warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], *, by_group: bool = True
 ) -> pa.Table:
@@ -152,6 +175,20 @@ def distinct_values(
     """
     given: dict[str, Value] = {"by_group": True, "meters": json_list(sorted(meters))}
     return _of_spans(warehouse, _VALUES, tenant, spans, given)
+
+
+def usage_over_spans(
+    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], meters: Sequence[str]
+) -> pa.Table:
+    """What levels, percentiles and recurring meters have in each span, by group.
+
+    Columns: `span`, `meter`, `group_key`, `events`, `sum`, `moment` and `moment_low` (of
+    whole units and of 10**-12, since the start of each bucket), `shift` (the sum of
+    each bucket times its start: what both lack of moments since the epoch), `points`,
+    `revision`; sorted by the first three.
+    """
+    given: dict[str, Value] = {"by_group": True, "meters": json_list(sorted(meters))}
+    return _of_spans(warehouse, _OVER_SPANS, tenant, spans, given)
 
 
 def _of_spans(

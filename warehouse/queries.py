@@ -23,7 +23,7 @@ CustomerSpan = tuple[str, datetime, datetime]
 KEY = "external_customer_id, meter, external_subscription_id, group_key, bucket_start"
 ROW = (
     f"{KEY}, bucket_end, events, sum, min, max, latest_at, latest_id, latest_value, "
-    "meter_hash, revision"
+    "moment, moment_low, points, meter_hash, revision"
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
