@@ -8,6 +8,7 @@ key. Unknown keys are refused everywhere.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Annotated
 
 from pydantic import Field
 

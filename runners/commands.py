@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import polars as pl
 
 from billing.builder import quote
 from meters.catalog import Catalog
@@ -70,10 +72,26 @@ def run_usage(
     }
     with open_warehouse(url) as warehouse:
         catalog = catalog_to_read(warehouse, tenant, catalog)
-        rows = from_stored(queries.usage_rows(warehouse, tenant, **selection))
-        values = from_stored(queries.values_of(warehouse, tenant, **selection))
-    cells = read_usage(catalog, rows, values, granularity, group_by or None)
+        rows, values = usage_before(warehouse, tenant, catalog, selection)
+    cells = read_usage(catalog, rows, values, granularity, group_by or None, since=from_time)
     tables.show_usage([usage_row(cell) for cell in cells], form)
+
+
+def usage_before(
+    warehouse: Warehouse, tenant: str, catalog: Catalog, selection: Mapping[str, Any]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Selected rows and their values; of meters that carry something, also earlier ones."""
+    asked = [selection]
+    if selection["start"] is not None:
+        chosen = selection["meter"]
+        asked += [
+            {**selection, "meter": meter.id, "start": None, "end": selection["start"]}
+            for meter in catalog.meters
+            if meter.carries and chosen in (None, meter.id)
+        ]
+    rows = [from_stored(queries.usage_rows(warehouse, tenant, **each)) for each in asked]
+    values = [from_stored(queries.values_of(warehouse, tenant, **each)) for each in asked]
+    return pl.concat(rows), pl.concat(values)
 
 
 def usage_row(cell: UsageCell) -> dict[str, object]:

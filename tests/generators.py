@@ -27,7 +27,17 @@ import zstandard
 from tests.oracle_times import instant, periods, rfc3339, zone_of
 
 Row = dict[str, Any]
-AGGREGATIONS = ("count", "sum", "max", "min", "avg", "latest", "unique_count")
+AGGREGATIONS = (
+    "count",
+    "sum",
+    "max",
+    "min",
+    "avg",
+    "latest",
+    "unique_count",
+    "weighted_sum",
+    "percentile",
+)
 COLUMNS = (
     "event_id",
     "event_name",
@@ -149,11 +159,24 @@ class _World:
         }
         if aggregation != "count":
             meter["property"] = "u" if aggregation == "unique_count" else r.choice(["x", "y"])
+        self._look_beyond(meter)
         if r.random() < 0.4:
             allowed = ["eu", "us", 1, True, None, "1"]
             meter["filters"] = {"f": r.sample(allowed, r.randint(2, 5))}
         meter["group_by"] = r.choice([[], [], ["g"], ["g", "f"]])
         return meter
+
+    def _look_beyond(self, meter: Row) -> None:
+        """Keys of meters that depend on what was before."""
+        r, aggregation = self.random, meter["aggregation"]
+        if aggregation == "percentile":
+            meter["percentile"] = r.choice([1, 50, 95, "99.9", 100])
+        if aggregation == "weighted_sum" and r.random() < 0.5:
+            meter["level"] = r.choice(["readings", "changes"])
+        if aggregation == "unique_count" and r.random() < 0.5:
+            meter["operation_property"] = "o"
+        if aggregation in ("sum", "unique_count", "weighted_sum") and r.random() < 0.3:
+            meter["recurring"] = True
 
     def _subscription(self, number: int, customer: str, plan: str) -> Row:
         r = self.random
@@ -230,6 +253,8 @@ class _World:
             properties["u"] = r.choice([1, Decimal("1.0"), "1", True, None, 0, False, "0", *TEXTS])
         if r.random() < 0.8:
             properties["f"] = r.choice(["eu", "us", "EU", 1, Decimal("1.0"), True, None, "1", 2])
+        if r.random() < 0.6:
+            properties["o"] = r.choice(["add", "remove", "remove", None, "Add", True, 1])
         if r.random() < 0.8:
             properties["g"] = r.choice([*TEXTS, None, True, 1, Decimal("1.0"), Decimal("-2.50")])
         customer = r.choice(customers) if r.random() < 0.95 else self.name("unknown")

@@ -23,6 +23,7 @@ from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tests.oracle_spans import Span, looks_beyond, value_of
 from tests.oracle_times import EPOCH, day_of, hour_of, instant, month_of, periods, rfc3339, zone_of
 
 UNSETTLED = (
@@ -178,6 +179,7 @@ class Measured:
     subscription: str | None
     group: tuple[tuple[str, Any], ...]
     value: Any
+    operation: Any = None
 
 
 class Oracle:
@@ -229,13 +231,17 @@ class Oracle:
                         raise ValueError("missing")
                     unique = meter["aggregation"] == "unique_count"
                     value = scalar(value) if unique else number(value)
+                operation = event.properties.get(meter.get("operation_property"))
+                if operation not in (None, "add", "remove") or operation is True:
+                    raise ValueError("no operation")
                 group = tuple(
                     (key, scalar(event.properties.get(key))) for key in meter.get("group_by", [])
                 )
             except ValueError:
                 self.counts["meter_errors"] += 1
                 continue
-            yield Measured(event, meter, self._attribute(event, meter["id"]), group, value)
+            owner = self._attribute(event, meter["id"])
+            yield Measured(event, meter, owner, group, value, operation)
 
     def _attribute(self, event: Event, meter: str) -> str | None:
         if event.subscription is not None:
@@ -291,7 +297,13 @@ class Oracle:
         for m in self.measured:
             key = self._key(m, spans[granularity](m))
             cells[key].values.append((m.event.timestamp, m.event.id.encode(), m.value))
-        aggregations = {meter["id"]: meter["aggregation"] for meter in self.catalog["meters"]}
+        meters = {meter["id"]: meter for meter in self.catalog["meters"]}
+        values = {
+            key: self._beyond(meters[key[2]], key[:2], (key[3], key[4]), key[5], granularity)
+            if looks_beyond(meters[key[2]])
+            else cell.value(meters[key[2]]["aggregation"])
+            for key, cell in cells.items()
+        }
         return [
             {
                 "customer": customer,
@@ -300,22 +312,66 @@ class Oracle:
                 "start": rfc3339(start),
                 "end": rfc3339(end),
                 "group": {key: value for key, (_, value) in group},
-                "value": plain(cell.value(aggregations[meter])),
+                "value": plain(values[customer, subscription, meter, start, end, group]),
                 "events": len(cell.values),
             }
             for (customer, subscription, meter, start, end, group), cell in cells.items()
         ]
 
+    def _beyond(
+        self,
+        meter: Row,
+        owner: tuple[str, str | None],
+        span: Span,
+        group: tuple[tuple[str, Any], ...] | None,
+        granularity: str,
+    ) -> Fraction:
+        """The value of a meter that looks beyond its span; all groups where there is none."""
+        customer, subscription = owner
+        items = [
+            (m.event.timestamp, m.event.id.encode(), m.value, m.group, m.operation)
+            for m in self.measured
+            if (m.event.customer, m.subscription, m.meter["id"]) == (*owner, meter["id"])
+            and group in (None, m.group)
+        ]
+        whole = span
+        if granularity == "period" and subscription is not None:
+            whole = next((a, c) for a, _, c in self.periods(subscription) if a == span[0])
+
+        def periods_between(start: datetime, end: datetime) -> list[Span]:
+            if subscription is None:
+                found, at = [], start
+                while at < end:
+                    month = month_of(at, self.zone(customer))
+                    found.append(month)
+                    at = month[1]
+                return found
+            found = []
+            for a, b, _ in self.periods(subscription):
+                if a >= end:
+                    break
+                if b > start:
+                    found.append((a, b))
+            return found
+
+        return value_of(meter, items, span, periods_between, whole)
+
     def quantity(self, subscription: str, meter: str, start: datetime) -> tuple[Fraction, int]:
         """Value and events of a period, over all groups."""
         cell = Cell()
         aggregation = "count"
+        spec = next(m for m in self.catalog["meters"] if m["id"] == meter)
         for m in self.measured:
             if (m.subscription, m.meter["id"]) == (subscription, meter):
                 if self._period(m)[0] != start:
                     continue
                 aggregation = m.meter["aggregation"]
                 cell.values.append((m.event.timestamp, m.event.id.encode(), m.value))
+        if looks_beyond(spec) and (cell.values or spec.get("recurring")):
+            owner = self.subscriptions[subscription]["customer"], subscription
+            end = next(b for a, b, _ in self.periods(subscription) if a == start)
+            value = self._beyond(spec, owner, (start, end), None, "period")
+            return value, len(cell.values)
         return (cell.value(aggregation), len(cell.values)) if cell.values else (Fraction(0), 0)
 
 

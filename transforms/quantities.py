@@ -247,7 +247,10 @@ _TAKEN: dict[Aggregation, tuple[str, ...]] = {
     "max": ("max",),
     "latest": ("latest_value", "latest_at", "latest_id"),
     "unique_count": ("distinct",),
+    "weighted_sum": (),
+    "percentile": (),
 }
+"""What plain meters take of a merged row; others are read by `transforms.carried`."""
 _Needs = Sequence[tuple[UsageCharge, Meter]]
 
 

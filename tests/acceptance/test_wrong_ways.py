@@ -11,12 +11,29 @@ from billing.customer import bill_customer, due_slots
 from billing.prices import rate
 from billing.quantities import UsageOf
 from meters.catalog import Catalog, GraduatedPrice
-from tests.acceptance.samples import SUM, catalog, event, plan, subscription, unit
+from tests.acceptance.samples import COUNT, SUM, catalog, event, plan, subscription, unit
 from tests.oracle_times import instant
 
 TIERS = [{"up_to": 10, "unit_amount": "1"}, {"unit_amount": "0.1"}]
 GRADUATED: dict[str, Any] = {"model": "graduated", "tiers": TIERS}
-CUSTOMERS = ("retry", "boundary", "midnight", "negative", "gap", "zero", "last-day", "week")
+LEVEL = {
+    "id": "stored",
+    "event_name": "stored",
+    "aggregation": "weighted_sum",
+    "property": "v",
+    "recurring": True,
+}
+CUSTOMERS = (
+    "retry",
+    "boundary",
+    "midnight",
+    "negative",
+    "gap",
+    "zero",
+    "last-day",
+    "week",
+    "level",
+)
 SITE = catalog(
     dict.fromkeys(CUSTOMERS, "Europe/Berlin"),
     plans=(
@@ -24,6 +41,7 @@ SITE = catalog(
         plan("tokens", {"id": "tokens", "meter": "tokens", "price": GRADUATED}),
         plan("flat", {"id": "fee", "fee": "5"}, unit("calls", "calls")),
         plan("weekly", unit("calls", "calls"), period="week"),
+        plan("stored", unit("stored", "stored")),
     ),
     subscriptions=(
         *(
@@ -35,11 +53,13 @@ SITE = catalog(
                 "negative": "tokens",
                 "gap": "tokens",
                 "zero": "flat",
+                "level": "stored",
             }.items()
         ),
         subscription("s-last-day", "last-day", "calls", "2026-01-31T00:00:00+01:00"),
         subscription("s-week", "week", "weekly", "2026-03-04T00:00:00+01:00"),  # a Wednesday
     ),
+    meters=(COUNT, SUM, LEVEL),
 )
 APRIL = "2026-04-01T00:00:00+02:00"
 
@@ -61,6 +81,9 @@ def billed(module_site):
         *days("midnight", "2026-03-01T00:00:00+01:00", "2026-03-31T23:59:59.999999+02:00", APRIL),
         event("1", "negative", "2026-03-10T12:00:00+01:00", -50),
         event("1", "gap", "2026-03-10T12:00:00+01:00", "10.5"),
+        event("1", "level", "2026-03-01T00:00:00+01:00", 31, event_name="stored"),
+        event("2", "level", "2026-03-31T00:00:00+02:00", -31, event_name="stored"),
+        event("3", "level", "2026-04-16T00:00:00+02:00", 2, event_name="stored"),
         *days(
             "last-day",
             "2026-02-27T23:59:00+01:00",
@@ -91,6 +114,21 @@ def test_a_retry_with_another_timestamp_is_one_event(billed):
 
 def test_a_copy_across_a_period_boundary_is_billed_in_one_period_only(billed):
     assert totals(billed, "boundary") == ["1.00", "0.00"]
+
+
+def test_a_level_is_billed_by_the_time_that_it_lasts_and_not_as_the_sum_of_its_changes(billed):
+    # March lasts 743 hours: 31 units for 719 of them. In April there are 2 for its second half,
+    # and nothing comes over of what was removed.
+    assert totals(billed, "level") == ["30.00", "1.00"]
+    found = billed.usage("period", "--customer", "level", "--meter", "stored")
+    assert [row["value"] for row in found] == ["29.998654104980", "1"]
+    hours = billed.usage(
+        "hour", "--customer", "level", "--from", "2026-03-30T22:00:00Z", "--meter", "stored"
+    )
+    assert [(row["start"], row["value"]) for row in hours] == [
+        ("2026-03-30T22:00:00Z", "0"),
+        ("2026-04-15T22:00:00Z", "2"),
+    ]
 
 
 def test_tiers_do_not_restart_where_included_units_end():

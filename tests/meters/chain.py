@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -17,14 +19,15 @@ import pyarrow as pa
 from meters.aggregators import EMPTY, State, add
 from meters.attribution import Attribution
 from meters.buckets import bucket_of
-from meters.catalog import Aggregation, Catalog, Meter
+from meters.catalog import Catalog, Kind, Meter
 from meters.decode import Decoded, decode
 from meters.deduplicate import deduplicate
 from meters.errors import Rejected
 from meters.mapping import FIELDS
 from meters.measure import Cells, Measurement
-from meters.numbers import to_scaled
+from meters.numbers import SCALE, to_scaled
 from meters.periods import Periods
+from meters.points import Point
 from meters.projection import Projection
 from meters.readings import reading_of
 from meters.scalars import parse_json
@@ -36,7 +39,10 @@ from tests.oracle import validate
 
 Row = dict[str, Any]
 Usage = dict[tuple[str, str, str, str, int], tuple[int, State]]
-"""(customer, meter, subscription, group, bucket start) -> (bucket end, state)."""
+"""(customer, meter, subscription, group, bucket start) -> (bucket end, state).
+
+Moments are since the start of the bucket, as they are stored.
+"""
 
 
 def meter(aggregation: str = "sum", **given: Any) -> Meter:
@@ -147,6 +153,11 @@ def _state(row: Row, values: frozenset[bytes]) -> State:
     if row["latest_at"] is not None:
         at, event_id = microseconds(row["latest_at"]), row["latest_id"].encode()
         latest = (at, event_id, to_scaled(row["latest_value"]))
+    points = [
+        (Point(at["at"], at["item"], at["id"], to_scaled(at["value"])), at["count"])
+        for at in row["points"]
+    ]
+    assert points == sorted(points), "points out of order"
     return State(
         events=row["events"],
         sum=to_scaled(row["sum"]),
@@ -154,12 +165,20 @@ def _state(row: Row, values: frozenset[bytes]) -> State:
         max=None if row["max"] is None else to_scaled(row["max"]),
         latest=latest,
         values=values,
+        moment=int(row["moment"]) * SCALE + int(row["moment_low"]),
+        points=tuple(points),
     )
+
+
+def since(start: int, state: State) -> State:
+    """A state whose moment is since another instant than the epoch."""
+    return replace(state, moment=state.moment - state.sum * start)
 
 
 def plain_usage(catalog: Catalog, events: Iterable[Row]) -> Usage:
     """The usage of events by the scalar rules alone."""
     attribution = Attribution(catalog)
+    kinds = {each.id: each.kind for each in catalog.meters}
     usage: Usage = {}
     for entry in first_copies(events):
         customer = catalog.customers_by_id.get(entry["external_customer_id"])
@@ -185,8 +204,11 @@ def plain_usage(catalog: Catalog, events: Iterable[Row]) -> Usage:
             bucket = bucket_of(at, customer.time_zone, _bounds(catalog, owner, at))
             key = customer.id, each.id, owner or "", group, microseconds(bucket.start)
             _, state = usage.get(key, (0, EMPTY))
-            usage[key] = microseconds(bucket.end), add(each.aggregation, state, reading)
-    return usage
+            usage[key] = microseconds(bucket.end), add(each.kind, state, reading)
+    return {
+        key: (end, since(key[4], state) if kinds[key[1]] == "weighted_sum" else state)
+        for key, (end, state) in usage.items()
+    }
 
 
 def first_copies(events: Iterable[Row]) -> list[Row]:
@@ -212,7 +234,7 @@ def _bounds(catalog: Catalog, subscription: str | None, at: datetime) -> list[da
     return Periods(entry.start, zone, unit, entry.end).bounds(at - near, at + near)
 
 
-def usage_row(aggregation: Aggregation, state: State, **given: Any) -> Row:
+def usage_row(aggregation: Kind, state: State, **given: Any) -> Row:
     """A row of `meters.usage.USAGE` with the fields that the aggregation keeps."""
     from meters.aggregators import FIELDS as KEPT
     from meters.numbers import from_scaled
@@ -227,8 +249,18 @@ def usage_row(aggregation: Aggregation, state: State, **given: Any) -> Row:
         "latest_at": None if at is None else from_microseconds(at),
         "latest_id": event_id.decode(),
         "latest_value": None if latest is None else from_scaled(latest),
+        "moment": None,
+        "moment_low": None,
+        "points": [
+            {**point._asdict(), "value": from_scaled(point.scaled), "count": count}
+            for point, count in state.points
+        ],
     }
-    absent: Row = {**dict.fromkeys(full), "sum": from_scaled(0), "latest_id": ""}
+    if aggregation == "weighted_sum":
+        moment = since(microseconds(given["bucket_start"]), state).moment
+        full["moment"], full["moment_low"] = map(Decimal, divmod(moment, SCALE))
+    empty = {"sum": from_scaled(0), "latest_id": "", "moment": 0, "moment_low": 0, "points": []}
+    absent: Row = {**dict.fromkeys(full), **empty}
     kept = {name: full[name] if name in KEPT[aggregation] else absent[name] for name in full}
     return {
         "external_customer_id": "c",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -20,31 +21,40 @@ from meters.aggregators import (
     FIELDS,
     MAX_EVENTS,
     NUMBER,
+    OVER_SPANS,
     Reading,
     State,
     add,
     add_latest,
+    add_points,
     check_sums,
     extract,
     merge,
     merge_all,
     merge_fields,
+    merge_points,
     partial,
 )
-from meters.catalog import Aggregation
+from meters.catalog import Kind
 from meters.numbers import SCALE, from_scaled, to_scaled
+from meters.points import Point
 from meters.usage import USAGE, USAGE_VALUES
+from meters.usage import state_of as stored_state
 from tests.meters.chain import usage_row
 from warehouse.client import Warehouse
-from warehouse.merging import merged_usage
+from warehouse.merging import merged_usage, usage_over_spans
 from warehouse.writes import insert_usage, insert_usage_values
 
-AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+OWN_TESTS = (*OVER_SPANS, "percentile")
+"""Kinds whose values are those of test_levels.py."""
+PLAIN = tuple(kind for kind in KINDS if kind not in OWN_TESTS)
+HOUR = 3_600_000_000
 MOST = 10**27 - 1
 """999999999999999.999999999999, the largest number of an event."""
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
-each_aggregation = pytest.mark.parametrize("aggregation", AGGREGATIONS)
+each_aggregation = pytest.mark.parametrize("aggregation", KINDS)
 
 scaled_numbers = st.one_of(
     st.integers(-5, 5),
@@ -69,14 +79,21 @@ def readings(draw: st.DrawFn, most: int = 12) -> list[Reading]:
     return made
 
 
-def state_of(aggregation: Aggregation, found: Sequence[Reading]) -> State:
+def state_of(aggregation: Kind, found: Sequence[Reading]) -> State:
     state = EMPTY
     for reading in found:
-        state = add(aggregation, state, reading)
+        state = add(aggregation, state, fitting(aggregation, reading))
     return state
 
 
-def exact(aggregation: Aggregation, found: Sequence[Reading]) -> Fraction | None:
+def fitting(aggregation: Kind, reading: Reading) -> Reading:
+    """The reading as a meter of this kind takes it: with whether a value is added."""
+    if aggregation != "active_count":
+        return reading
+    return replace(reading, scaled=SCALE if (reading.scaled or 0) % 2 else 0)
+
+
+def exact(aggregation: Kind, found: Sequence[Reading]) -> Fraction | None:
     """The value by its definition, over exact fractions."""
     numbers = [Fraction(reading.scaled or 0, SCALE) for reading in found]
     if aggregation == "count":
@@ -99,9 +116,7 @@ def fraction(value: Decimal | None) -> Fraction | None:
     return None if value is None else Fraction(value)
 
 
-states = st.sampled_from(AGGREGATIONS).flatmap(
-    lambda a: readings(4).map(lambda found: state_of(a, found))
-)
+states = st.sampled_from(KINDS).flatmap(lambda a: readings(4).map(lambda found: state_of(a, found)))
 
 
 # The laws
@@ -122,7 +137,7 @@ def test_any_split_and_order_gives_the_same_state(aggregation, found, data):
     assert merge_all(state_of(aggregation, part) for part in parts) == state_of(aggregation, found)
 
 
-@each_aggregation
+@pytest.mark.parametrize("aggregation", PLAIN)
 @given(found=readings())
 def test_the_value_is_that_of_exact_fractions(aggregation, found):
     value = extract(aggregation, state_of(aggregation, found))
@@ -147,13 +162,15 @@ def test_an_average_is_rounded_half_even_once():
         assert extract("avg", state_of("avg", found)) == Decimal(value)
 
 
-@pytest.mark.parametrize("aggregation", [a for a in AGGREGATIONS if a != "count"])
+@pytest.mark.parametrize("aggregation", [kind for kind in KINDS if kind != "count"])
 def test_a_reading_without_its_value_is_a_mistake(aggregation):
     with pytest.raises(ValueError, match=f"a reading for {aggregation} must have a"):
         add(aggregation, EMPTY, Reading(0, "a"))
 
 
 # The columnar form
+
+CELL = ["cell", "bucket_start"]
 
 
 def partition(data: st.DataObject, items: Sequence[Any]) -> list[list[Any]]:
@@ -164,9 +181,11 @@ def partition(data: st.DataObject, items: Sequence[Any]) -> list[list[Any]]:
     return parts
 
 
-def frame_of(aggregation: Aggregation, found: Sequence[tuple[int, Reading | None]]) -> pl.DataFrame:
+def frame_of(aggregation: Kind, found: Sequence[tuple[int, Reading | None]]) -> pl.DataFrame:
     """Rows of (cell, reading); a row without a reading is an event that does not count."""
-    distinct = aggregation == "unique_count"
+    distinct = aggregation in ("unique_count", "active_count")
+    at = [reading.at if reading else 5 for _, reading in found]
+    added = [fitting(aggregation, reading).scaled if reading else 0 for _, reading in found]
     values: list[object] = [
         None if r is None else r.value_hash if distinct else from_scaled(r.scaled or 0)
         for _, r in found
@@ -175,39 +194,48 @@ def frame_of(aggregation: Aggregation, found: Sequence[tuple[int, Reading | None
         {
             "cell": pl.Series([cell for cell, _ in found], dtype=pl.Int64),
             "value": pl.Series(values, dtype=pl.Binary if distinct else NUMBER),
-            "timestamp": pl.Series([r.at if r else 5 for _, r in found], dtype=pl.Int64),
+            "timestamp": pl.Series(at, dtype=pl.Int64),
+            "bucket_start": pl.Series([time - time % HOUR for time in at], dtype=pl.Int64),
+            "o": pl.Series(['"add"' if one else '"remove"' for one in added], dtype=pl.String),
             "event_id": pl.Series([r.event_id if r else "~~" for _, r in found], dtype=pl.String),
         }
     )
 
 
-def added(aggregation: Aggregation, rows: pl.DataFrame) -> pl.DataFrame:
+def added(aggregation: Kind, rows: pl.DataFrame) -> pl.DataFrame:
     """The partial state of each cell."""
     column = None if aggregation == "count" else "value"
-    states = rows.group_by("cell").agg(partial(aggregation, column, "0"))
+    states = rows.group_by(CELL).agg(partial(aggregation, column, "0"))
+    if "points" in FIELDS[aggregation]:
+        return add_points(aggregation, states, rows, CELL, "value", "0", "o")
     if aggregation != "latest":
         return states
-    return add_latest(states, rows, ["cell"], ("timestamp", "event_id", "value"), "0")
+    return add_latest(states, rows, CELL, ("timestamp", "event_id", "value"), "0")
 
 
-def merged(aggregation: Aggregation, states: pl.DataFrame) -> pl.DataFrame:
+def merged(aggregation: Kind, states: pl.DataFrame) -> pl.DataFrame:
     """The partial states of each cell, together."""
-    found = states.group_by("cell").agg(merge_fields(aggregation, "0"))
+    found = states.group_by(CELL).agg(merge_fields(aggregation, "0"))
+    if "points" in FIELDS[aggregation]:
+        return merge_points(found, states, CELL, "0")
     if aggregation != "latest":
         return found
     columns = ("latest_at:0", "latest_id:0", "latest_value:0")
-    return add_latest(found, states, ["cell"], columns, "0")
+    return add_latest(found, states, CELL, columns, "0")
 
 
 def columnar(
-    aggregation: Aggregation, parts: Sequence[Sequence[tuple[int, Reading | None]]]
+    aggregation: Kind, parts: Sequence[Sequence[tuple[int, Reading | None]]]
 ) -> dict[int, State]:
     """Partial states of each part, merged; distinct values are not among their fields."""
     made = [added(aggregation, frame_of(aggregation, part)) for part in parts]
     # Merging what is merged already must change nothing.
     halves = [pl.concat(made[:2]), pl.concat(made[2:])]
     final = merged(aggregation, pl.concat(merged(aggregation, half) for half in halves))
-    return {row["cell"]: from_fields(row) for row in final.iter_rows(named=True)}
+    cells: dict[int, State] = {}
+    for row in final.iter_rows(named=True):
+        cells[row["cell"]] = merge(cells.get(row["cell"], EMPTY), from_fields(row))
+    return cells
 
 
 def from_fields(row: dict[str, Any]) -> State:
@@ -218,7 +246,22 @@ def from_fields(row: dict[str, Any]) -> State:
     latest = None
     if row.get("latest_at:0") is not None:
         latest = (row["latest_at:0"], row["latest_id:0"].encode(), scaled("latest_value") or 0)
-    return State(row["events:0"], scaled("sum") or 0, scaled("min"), scaled("max"), latest)
+    total = scaled("sum") or 0
+    moment = int(row.get("moment:0") or 0) * SCALE + int(row.get("moment_low:0") or 0)
+    points = [
+        (Point(at["at"], at["item"], at["id"], to_scaled(at["value"])), at["count"])
+        for at in row.get("points:0", ())
+    ]
+    assert points == sorted(points)
+    return State(
+        row["events:0"],
+        total,
+        scaled("min"),
+        scaled("max"),
+        latest,
+        moment=moment + total * row["bucket_start"] if "moment:0" in row else 0,
+        points=tuple(points),
+    )
 
 
 @each_aggregation
@@ -236,7 +279,7 @@ def test_the_columnar_form_equals_the_scalar_one_over_any_split(aggregation, dat
     for cell in {cell for cell, _ in rows}:
         counted = [reading for number, reading in rows if number == cell and reading is not None]
         state = state_of(aggregation, counted)
-        expected[cell] = State(state.events, state.sum, state.min, state.max, state.latest)
+        expected[cell] = replace(state, values=frozenset())
     assert columnar(aggregation, parts) == expected
 
 
@@ -262,8 +305,8 @@ def test_columnar_ties_of_latest_go_to_the_greatest_id_within_and_across_parts(s
 def test_a_columnar_state_has_the_fields_of_its_aggregation_and_no_others(aggregation):
     made = added(aggregation, frame_of(aggregation, []))
     names = {f"{name}:0" for name in FIELDS[aggregation]}
-    assert set(made.columns) - {"cell"} == names
-    assert set(merged(aggregation, made).columns) - {"cell"} == names
+    assert set(made.columns) - set(CELL) == names
+    assert set(merged(aggregation, made).columns) - set(CELL) == names
 
 
 def test_a_columnar_sum_of_many_largest_numbers_is_exact():
@@ -301,7 +344,7 @@ def test_the_sql_form_equals_the_scalar_one_over_rows_of_many_buckets(embedded, 
     rows: list[dict[str, Any]] = []
     values: list[dict[str, Any]] = []
     expected: dict[tuple[str, str], State] = {}
-    for aggregation in AGGREGATIONS:
+    for aggregation in PLAIN:
         for group in ("{}", '{"g":"é"}'):
             for hour, part in enumerate(partition(data, data.draw(readings(8)))):
                 start = T0 + timedelta(hours=hour)
@@ -330,6 +373,35 @@ def test_the_sql_form_equals_the_scalar_one_over_rows_of_many_buckets(embedded, 
     assert {row["meter"]: sql_value(row["meter"], row) for row in found.to_pylist()} == {
         name: (extract(name, state), state.events) for name, state in together.items()
     }
+
+
+@settings(max_examples=12)
+@given(data=st.data())
+def test_the_sql_form_of_levels_and_points_equals_the_scalar_one(embedded, data):
+    tenant = uuid.uuid4().hex
+    rows: list[dict[str, Any]] = []
+    expected: dict[tuple[int, str, str], State] = {}
+    for kind in OWN_TESTS:
+        for group in ("{}", '{"g":"é"}'):
+            for hour, part in enumerate(partition(data, data.draw(readings(8)))):
+                start = T0 + timedelta(hours=hour)
+                given = {"group_key": group, "bucket_start": start, "bucket_end": start}
+                state = state_of(kind, part)
+                old = state_of(kind, data.draw(readings(2)))
+                for revision, written in ((1, old), (2, state)):
+                    rows.append(usage_row(kind, written, revision=revision, **given))
+                for span in (0, 1 + hour // 2) if state.events else ():
+                    before = expected.get((span, kind, group), EMPTY)
+                    expected[span, kind, group] = merge(before, state)
+    insert(embedded, tenant, rows, [])
+    halves = [(0, 4), (0, 2), (2, 4)]
+    spans = [
+        ("c", None, T0 + timedelta(hours=start), T0 + timedelta(hours=end)) for start, end in halves
+    ]
+    found = usage_over_spans(embedded, tenant, spans, OWN_TESTS).to_pylist()
+    assert {
+        (row["span"], row["meter"], row["group_key"]): stored_state(row) for row in found
+    } == expected
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -365,7 +437,7 @@ def insert(
     insert_usage(warehouse, tenant, usage.to_arrow())
 
 
-def sql_value(aggregation: Aggregation, row: dict[str, Any]) -> tuple[Decimal | None, int]:
+def sql_value(aggregation: Kind, row: dict[str, Any]) -> tuple[Decimal | None, int]:
     """What billing reads of a merged row: the value and the number of events."""
     if aggregation == "unique_count":
         return Decimal(row["distinct"] or 0), row["events"]

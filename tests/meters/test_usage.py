@@ -16,6 +16,7 @@ from meters.catalog_file import meter_hash
 from meters.event import hash128
 from meters.scalars import canonical_json
 from meters.usage import KEY, STATE, USAGE, USAGE_VALUES, from_stored, group_key
+from meters.zones import microseconds
 from tests.meters.chain import Row, catalog_of, event, measured, meter, seeded, stored
 
 AGGREGATIONS = ("count", "sum", "max", "min", "avg", "latest", "unique_count")
@@ -56,11 +57,57 @@ def test_a_row_keeps_the_fields_of_its_aggregation_and_leaves_the_others_empty(a
         "latest_id": "event é",
         "latest_value": Decimal(-1),
     }
-    absent: dict[str, Any] = {**dict.fromkeys(full), "sum": Decimal(0), "latest_id": ""}
+    nothing = {"moment": Decimal(0), "moment_low": Decimal(0), "points": []}
+    absent: dict[str, Any] = {**dict.fromkeys(full), "sum": Decimal(0), "latest_id": ""} | nothing
     kept = FIELDS[aggregation]
     assert {name: row[name] for name in STATE[1:]} == {
         name: full[name] if name in kept else absent[name] for name in STATE[1:]
     }
+
+
+def test_a_level_keeps_its_changes_and_their_moment_in_whole_units_and_below():
+    [row], _ = made(
+        catalog_of(meter("weighted_sum")),
+        event("a", properties={"x": "2.5"}),
+        event("b", properties={"x": -1}, timestamp="2026-01-31T10:00:00.000010Z"),
+    )
+    seconds = 17 * 60 + 33
+    assert (row["events"], row["sum"], row["points"]) == (2, Decimal("1.5"), [])
+    assert row["moment"] == 2 * seconds * 10**6 - 10
+    assert row["moment_low"] == seconds * 10**6 * 5 * 10**11
+
+
+def test_readings_operations_and_percentiles_keep_points():
+    catalog = catalog_of(
+        meter("weighted_sum", level="readings"),
+        meter("unique_count", id="u", operation_property="o"),
+        meter("percentile", id="p", percentile=50),
+    )
+    x = {"x": Decimal("1234.5")}
+    rows, values = made(
+        catalog,
+        event("a", properties=x),
+        event("b", properties={**x, "o": "remove"}),
+        event("c", properties={**x, "o": "other"}),
+    )
+    at = microseconds(datetime(2026, 1, 31, 10, 17, 33, tzinfo=UTC))
+    hashed = hash128([b"1234.5"])[0].hex()
+
+    def point(item, name, value, count=1):
+        return {
+            "at": at if name else 0,
+            "item": item,
+            "id": name and f"event {name}",
+            "value": Decimal(value),
+            "count": count,
+        }
+
+    assert {row["meter"]: (row["events"], row["points"]) for row in rows} == {
+        "m": (3, [point("", name, "1234.5") for name in "abc"]),
+        "u": (2, [point(hashed, "a", 1), point(hashed, "b", 0)]),
+        "p": (3, [point("", "", 1230, count=3)]),
+    }
+    assert values == []
 
 
 def test_distinct_values_are_rows_with_the_key_of_their_usage_row():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, get_args
 
 import apache_beam as beam
@@ -13,8 +14,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meters.aggregators import EMPTY, Reading, add, extract
-from meters.catalog import Aggregation, Catalog
+from meters.aggregators import EMPTY, OVER_SPANS, Reading, State, add, extract
+from meters.catalog import Catalog, Kind
 from meters.periods import Periods
 from meters.scalars import parse_json
 from meters.timestamps import format_instant, parse_timestamp
@@ -28,13 +29,20 @@ from tests.meters.chain import (
     first_copies,
     measured,
     meter,
+    since,
     stored,
 )
 from tests.transforms.combining import assert_combines
 from transforms.combiners import REJECTED, ToReadings, UsageFn
 from transforms.windows import LocalHours
 
-AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+METERS = {
+    **{kind: {"aggregation": kind} for kind in KINDS},
+    "percentile": {"aggregation": "percentile", "percentile": 50},
+    "weighted_readings": {"aggregation": "weighted_sum", "level": "readings"},
+    "active_count": {"aggregation": "unique_count", "operation_property": "o"},
+}
 
 readings = st.lists(
     st.builds(
@@ -49,14 +57,17 @@ readings = st.lists(
 )
 
 
-@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("aggregation", KINDS)
 @settings(max_examples=25)
 @given(found=readings)
 def test_a_usage_fn_gives_the_same_merged_compacted_and_sequential(aggregation, found):
     state = EMPTY
     for reading in found:
         state = add(aggregation, state, reading)
-    assert_combines(lambda: UsageFn(aggregation), found, extract(aggregation, state))
+    percent = Fraction(50) if aggregation == "percentile" else None
+    over = aggregation in OVER_SPANS
+    expected = state if over else extract(aggregation, state, percent=percent)
+    assert_combines(lambda: UsageFn(aggregation, percent), found, expected)
 
 
 def parsed(events: Sequence[Row]) -> list[Row]:
@@ -84,7 +95,7 @@ def plain_form(
     return [
         (source | f"Read {each.id}" >> ToReadings(each)).readings
         | f"Window {each.id}" >> beam.WindowInto(windows)
-        | f"Combine {each.id}" >> beam.CombinePerKey(UsageFn(each.aggregation))
+        | f"Combine {each.id}" >> beam.CombinePerKey(UsageFn(each.kind, each.percent))
         | f"Bucket {each.id}" >> beam.ParDo(InBucket(each.id))
         for each in catalog.meters
     ]
@@ -92,9 +103,16 @@ def plain_form(
 
 def columnar_form(catalog: Catalog, events: Sequence[Row]) -> list[Any]:
     measurement, cells, _ = measured(catalog, events)
-    kinds = {each.id: each.aggregation for each in catalog.meters}
+    meters = {each.id: each for each in catalog.meters}
+
+    def value(name: str, start: int, state: State) -> object:
+        kind = meters[name].kind
+        if kind in OVER_SPANS:
+            return since(-start, state) if kind == "weighted_sum" else state
+        return extract(kind, state, percent=meters[name].percent)
+
     return [
-        (customer, name, group, start, end, extract(kinds[name], state))
+        (customer, name, group, start, end, value(name, start, state))
         for (customer, name, _, group, start), (end, state) in as_usage(
             *stored(measurement, cells)
         ).items()
@@ -122,7 +140,7 @@ def test_windows_and_combiners_over_single_events_equal_the_columnar_chain(seed)
 def test_hours_cut_at_the_periods_of_a_subscription_equal_the_columnar_chain():
     start = "2026-01-31T10:17:33Z"
     catalog = catalog_of(
-        *(meter(a, id=a, group_by=["g"]) for a in AGGREGATIONS),
+        *(meter(id=kind, group_by=["g"], **given) for kind, given in METERS.items()),
         zone="Asia/Kathmandu",
         plans=[
             {
@@ -130,7 +148,7 @@ def test_hours_cut_at_the_periods_of_a_subscription_equal_the_columnar_chain():
                 "currency": "EUR",
                 "charges": [
                     {"id": a, "meter": a, "price": {"model": "unit", "unit_amount": "1"}}
-                    for a in AGGREGATIONS
+                    for a in METERS
                 ],
             }
         ],

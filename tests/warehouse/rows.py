@@ -14,6 +14,17 @@ from meters.event import EVENT_SCHEMA
 
 INSTANT = pa.timestamp("us", "UTC")
 NUMBER = pa.decimal128(38, 12)
+POINTS = pa.list_(
+    pa.struct(
+        [
+            ("at", pa.int64()),
+            ("item", pa.string()),
+            ("id", pa.string()),
+            ("value", NUMBER),
+            ("count", pa.uint64()),
+        ]
+    )
+)
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
 
 KEY_FIELDS = [
@@ -34,6 +45,9 @@ USAGE = pa.schema(
         ("latest_at", INSTANT),
         ("latest_id", pa.string()),
         ("latest_value", NUMBER),
+        ("moment", pa.decimal128(38, 0)),
+        ("moment_low", pa.decimal128(38, 0)),
+        ("points", POINTS),
         ("meter_hash", pa.string()),
         ("revision", pa.uint32()),
     ]
@@ -91,6 +105,9 @@ def usage(**given: Any) -> dict[str, Any]:
         "latest_at": None,
         "latest_id": "",
         "latest_value": None,
+        "moment": Decimal(0),
+        "moment_low": Decimal(0),
+        "points": [],
         "meter_hash": "hash",
         "revision": 1,
         **given,
