@@ -22,7 +22,7 @@ from meters.aggregators import EMPTY, State, merge, merge_all
 from meters.catalog_meters import Meter
 from meters.levels import Over, about, mean, settled, value_over
 from meters.periods import Periods, Span, calendar_months
-from meters.usage import state_of
+from meters.usage import KEY, state_of
 from meters.zones import microseconds
 
 
@@ -65,7 +65,7 @@ def read_spans(
     series: dict[tuple[str, str, str], list[_Row]] = {}
     for row in rows.sort("bucket_start").iter_rows(named=True):
         key = row["external_customer_id"], row["external_subscription_id"], row["merged_group"]
-        stored = (*key[:2], row["meter"], row["group_key"], row["bucket_start"])
+        stored = tuple(row[name] for name in KEY)
         state = replace(state_of(row), values=values.get(stored, frozenset()))
         if meter.kind == "weighted_readings":
             state = about(state, row["group_key"])

@@ -286,8 +286,9 @@ class Oracle:
     def _key(self, m: Measured, span: tuple[datetime, datetime]) -> tuple[Any, ...]:
         return m.event.customer, m.subscription, m.meter["id"], *span, m.group
 
-    def usage(self, granularity: str) -> list[Row]:
-        """As `beammeter usage` prints it, without --group-by."""
+    def usage(self, granularity: str, group_by: Iterable[str] | None = None) -> list[Row]:
+        """As `beammeter usage` prints it."""
+        kept = None if group_by is None else frozenset(group_by)
         spans = {
             "hour": lambda m: hour_of(m.event.timestamp, self.zone(m.event.customer)),
             "day": lambda m: day_of(m.event.timestamp, self.zone(m.event.customer)),
@@ -295,11 +296,12 @@ class Oracle:
         }
         cells: dict[tuple[Any, ...], Cell] = defaultdict(Cell)
         for m in self.measured:
-            key = self._key(m, spans[granularity](m))
+            *owner, group = self._key(m, spans[granularity](m))
+            key = (*owner, _kept(group, kept))
             cells[key].values.append((m.event.timestamp, m.event.id.encode(), m.value))
         meters = {meter["id"]: meter for meter in self.catalog["meters"]}
         values = {
-            key: self._beyond(meters[key[2]], key[:2], (key[3], key[4]), key[5], granularity)
+            key: self._beyond(meters[key[2]], key[:2], (key[3], key[4]), key[5], granularity, kept)
             if looks_beyond(meters[key[2]])
             else cell.value(meters[key[2]]["aggregation"])
             for key, cell in cells.items()
@@ -325,14 +327,18 @@ class Oracle:
         span: Span,
         group: tuple[tuple[str, Any], ...] | None,
         granularity: str,
+        kept: frozenset[str] | None = None,
     ) -> Fraction:
-        """The value of a meter that looks beyond its span; all groups where there is none."""
+        """The value of a meter that looks beyond its span; all groups where there is none.
+
+        A group is what `kept` leaves of the properties.
+        """
         customer, subscription = owner
         items = [
             (m.event.timestamp, m.event.id.encode(), m.value, m.group, m.operation)
             for m in self.measured
             if (m.event.customer, m.subscription, m.meter["id"]) == (*owner, meter["id"])
-            and group in (None, m.group)
+            and group in (None, _kept(m.group, kept))
         ]
         whole = span
         if granularity == "period" and subscription is not None:
@@ -373,6 +379,12 @@ class Oracle:
             value = self._beyond(spec, owner, (start, end), None, "period")
             return value, len(cell.values)
         return (cell.value(aggregation), len(cell.values)) if cell.values else (Fraction(0), 0)
+
+
+def _kept(
+    group: tuple[tuple[str, Any], ...], kept: frozenset[str] | None
+) -> tuple[tuple[str, Any], ...]:
+    return tuple(part for part in group if kept is None or part[0] in kept)
 
 
 def _passes(meter: Row, properties: Row) -> bool:

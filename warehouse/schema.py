@@ -373,13 +373,18 @@ TTL written_at + INTERVAL 7 DAY
 SETTINGS ttl_only_drop_parts = 1
 """
 
-_LEVELS_AND_POINTS = """
-ALTER TABLE usage
-    ADD COLUMN IF NOT EXISTS moment Decimal(38, 0) DEFAULT 0 AFTER latest_id,
-    ADD COLUMN IF NOT EXISTS moment_low Decimal(38, 0) DEFAULT 0 AFTER moment,
-    ADD COLUMN IF NOT EXISTS points Array(Tuple(
-        at Int64, item String, id String, value Decimal(38, 12), count UInt64
-    )) DEFAULT [] AFTER moment_low
+_MOMENT = """
+ALTER TABLE usage ADD COLUMN IF NOT EXISTS moment Decimal(38, 0) DEFAULT 0 AFTER latest_id
+"""
+
+_MOMENT_LOW = """
+ALTER TABLE usage ADD COLUMN IF NOT EXISTS moment_low Decimal(38, 0) DEFAULT 0 AFTER moment
+"""
+
+_POINTS = """
+ALTER TABLE usage ADD COLUMN IF NOT EXISTS points Array(Tuple(
+    at Int64, item String, id String, value Decimal(38, 12), count UInt64
+)) DEFAULT [] AFTER moment_low
 """
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -407,6 +412,6 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
     Migration(version=2, name="catalogs in time", statements=(_CATALOG_VERSIONS,)),
     Migration(version=3, name="settled quarantine", statements=(_QUARANTINE_SETTLED,)),
-    Migration(version=4, name="levels and points", statements=(_LEVELS_AND_POINTS,)),
+    Migration(version=4, name="levels and points", statements=(_MOMENT, _MOMENT_LOW, _POINTS)),
 )
 """All migrations of this program; the last one's version is the schema's."""

@@ -15,8 +15,8 @@ from tests.meters.catalog_texts import CUSTOMERS, METERS, PLAN, only, problems
     [
         (
             "- {id: m, event_name: e, aggregation: summ, property: p}",
-            "meters[0].aggregation: must be one of count, sum, max, min, avg, latest, unique_count, "
-            "weighted_sum, percentile (got 'summ'; did you mean sum?)",
+            "meters[0].aggregation: must be one of count, sum, max, min, avg, latest, "
+            "unique_count, weighted_sum, percentile (got 'summ'; did you mean sum?)",
         ),
         ("- {event_name: e, aggregation: count}", "meters[0].id: must be given"),
         ('- {id: "", event_name: e, aggregation: count}', "meters[0].id: must not be empty"),

@@ -35,7 +35,7 @@ class Elsewhere:
         return self._warehouse.query_rows(self._there(sql), parameters)
 
     def _there(self, sql: str) -> str:
-        for word in ("IF NOT EXISTS ", "INSERT INTO ", "FROM ", "ALTER TABLE "):
+        for word in ("TABLE IF NOT EXISTS ", "INSERT INTO ", "FROM ", "ALTER TABLE "):
             sql = sql.replace(word, f"{word}{self.database}.")
         return sql
 
