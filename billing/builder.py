@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from billing.allowances import Allowances
 from billing.commitments import Commitments, commit
 from billing.invoice import NO_GROUP, NOTHING_COMMITTED, Committed, Invoice, Line, Status
 from billing.lines import LineContext, fee_line, usage_lines
@@ -39,6 +40,7 @@ def build_invoice(
     tariffs: Tariffs | None = None,
     commitments: Commitments | None = None,
     committed: Committed = NOTHING_COMMITTED,
+    allowances: Allowances | None = None,
 ) -> Invoice:
     """The invoice of a slot, its lines in the order of the plan's charges.
 
@@ -47,17 +49,21 @@ def build_invoice(
     not charge are ignored. Where usage has no price, a draft is held, with the reason.
     `terms` are its coupons, credits and taxes. With `tariffs`, those of its
     subscription, `usage` has one mapping for each of `slot.cuts`. `commitments` are the
-    subscription's, `committed` is the state after the invoice before.
+    subscription's, `committed` is the state after the invoice before. `allowances` are
+    the customer's, and what this invoice uses of them is gone.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
         invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency), plan.id
     )
+    context = replace(context, allowances=allowances)
     lines: list[Line] = []
     hold_reason: str | None = None
     for line, reason in slot_lines(slot, plan, usage, tariffs, context):
         lines.append(line)
         hold_reason = hold_reason or reason
+    if allowances is not None:
+        allowances.end(slot)
     more, committed = commit(commitments, slot, lines, committed, context)
     settled = settle([*lines, *more], terms, context.exponent)
     return Invoice(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
+from billing.allowances import Allowances
 from billing.builder import build_invoice
 from billing.commitments import Commitments
 from billing.credits import after, opening
@@ -43,10 +44,14 @@ def bill_customer(
     committed: dict[str, Committed] = {}
     dates: dict[str, list[datetime]] = {}
     balances: dict[str, Decimal] | None = None
+    allowances: Allowances | None = None
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
         grants = catalog.grants_by_customer.get(slot.customer, ())
         if balances is None:
             balances = opening(grants)
+        if allowances is None:
+            shared = catalog.entitlements_by_customer.get(slot.customer, ())
+            allowances = Allowances(shared, slot.time_zone)
         earlier = dates.setdefault(slot.subscription, [])
         if slot.subscription not in tariffs:
             tariffs[slot.subscription] = tariffs_of(catalog, slot.subscription)
@@ -61,6 +66,7 @@ def bill_customer(
             tariffs=tariffs[slot.subscription],
             commitments=commitments_of(catalog, slot.subscription),
             committed=committed.get(slot.subscription, NOTHING_COMMITTED),
+            allowances=allowances,
         )
         committed[slot.subscription] = invoice.committed
         earlier.append(slot.billing_date)

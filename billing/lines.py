@@ -6,7 +6,7 @@ usage charge, usage, segment --usage_lines--> one line, or one for each group
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,11 +14,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
 
+from billing.allowances import Allowances
 from billing.decimal_prices import Charged, compile_charge
 from billing.descriptions import describe_fee, describe_missing, describe_trial, describe_usage
+from billing.event_shares import Shared, shares
 from billing.invoice import NO_GROUP, Line
-from billing.money import round_amount
-from billing.prices import Rated, rate
+from billing.money import decimal_text, round_amount
+from billing.prices import Rated, convert_quantity, rate
 from billing.quantities import UsageOf, group_values, parts_of
 from billing.single_events import unpriced
 from billing.slots import Segment, hashed
@@ -45,6 +47,7 @@ class LineContext:
     exponent: int
     plan: str | None = None
     version: str | None = None
+    allowances: Allowances | None = None
 
     def factor(self, segment: Segment | None, mode: ProrationMode) -> Fraction:
         """How much of its period a segment is; 1 without one."""
@@ -177,27 +180,78 @@ def _charged(
         missing = describe_missing(charge, group, used)
         return Charged(used.quantity, None, Fraction(0), nothing, missing)
     factor = context.factor(segment, charge.proration)
+    allowances = context.allowances
+    if allowances is not None and segment is not None and allowances.concerns(charge):
+        return _allowed(charge, price, group, used, segment, context, allowances)
     form = compile_charge(charge, price, exponent)
     if form is not None and (factor == 1 or not form.by_period):
         charged = form.rate(used.value or _ZERO, used.events, group)
         if charged is not None:
             return charged
-    rated = _rate(charge, price, used, factor, exponent)
+    shared: list[Shared] = []
+    if charge.prorate_events and segment is not None:
+        part, whole, zone = segment.part, segment.whole, context.time_zone
+        shared = shares(used.singles, part, whole, zone, charge.proration)
+    rated = _rate(charge, price, used, factor, exponent, shared=shared)
     words = describe_usage(charge, price, rated, factor, exponent, group)
     return Charged(rated.quantity, _unit_amount(price, rated), rated.exact, rated.amount, words)
 
 
+def _allowed(
+    charge: UsageCharge,
+    price: Price,
+    group: str,
+    used: UsageOf,
+    segment: Segment,
+    context: LineContext,
+    allowances: Allowances,
+) -> Charged:
+    """What is charged beyond units that are rolled over or shared, on from earlier tiers."""
+    factor = context.factor(segment, charge.proration)
+    included = Fraction(charge.included) * factor
+    quantity = used.quantity
+    if charge.convert is not None:
+        quantity = convert_quantity(charge.convert, quantity)
+    key = context.subscription, charge, group
+    more = allowances.take(*key, quantity, included, segment)
+    rated = _rate(
+        charge,
+        price,
+        used,
+        factor,
+        context.exponent,
+        more=more,
+        position=allowances.position(*key),
+    )
+    allowances.move(*key, rated.billable)
+    words = describe_usage(charge, price, rated, factor, context.exponent, group)
+    if more:
+        words += f", {decimal_text(more)} more free: rolled over or shared"
+    return Charged(rated.quantity, _unit_amount(price, rated), rated.exact, rated.amount, words)
+
+
 def _rate(
-    charge: UsageCharge, price: Price, used: UsageOf, factor: Fraction, exponent: int
+    charge: UsageCharge,
+    price: Price,
+    used: UsageOf,
+    factor: Fraction,
+    exponent: int,
+    *,
+    shared: Sequence[Shared] = (),
+    more: Fraction = Fraction(0),
+    position: Fraction | None = None,
 ) -> Rated:
+    counted = sum((counted for _, counted in shared), Fraction(0))
     return rate(
         price,
-        used.quantity,
+        counted if charge.prorate_events and shared else used.quantity,
+        shared=shared,
         exponent=exponent,
         events=used.events,
         singles=used.singles,
         convert=charge.convert,
-        included=Fraction(charge.included) * factor,
+        included=Fraction(charge.included) * factor + more,
+        position=position,
         discount_percent=0 if charge.discount is None else charge.discount.percent,
         minimum=None if charge.minimum is None else Fraction(charge.minimum) * factor,
         maximum=None if charge.maximum is None else Fraction(charge.maximum) * factor,

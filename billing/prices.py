@@ -21,6 +21,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal, assert_never
 
+from billing.event_shares import Shared, price_graduated_shares
 from billing.money import minor_units, round_amount
 from billing.single_events import Single, price_dynamic_events, price_percentage_events
 from billing.steps import Priced, Step
@@ -207,6 +208,8 @@ def rate(
     minimum: Number | None = None,
     maximum: Number | None = None,
     round_tiers: bool = False,
+    position: Number | None = None,
+    shared: Sequence[Shared] = (),
 ) -> Rated:
     """The amount of a line: the rounded cumulative amount minus what was billed.
 
@@ -216,13 +219,20 @@ def rate(
     the bill in one go. `events`, `singles`, `included`, `minimum` and `maximum` are
     those of the whole span, prorated already where it was cut. `billed_amount` is a
     rounded amount. `exponent`: decimals of the currency. With `round_tiers` each step
-    of the price model is rounded by itself.
+    of the price model is rounded by itself. Units begin at `position` of the tiers,
+    whose amount, flat amounts too, is not charged again. `shared` are the units of
+    events that count in part (`billing.event_shares`); `quantity` is then their sum.
     """
     metered = Fraction(quantity) + Fraction(billed_quantity)
     cumulative = metered if convert is None else convert_quantity(convert, metered)
     billable = max(cumulative - Fraction(included), _ZERO)
-    priced = price_amount(price, billable, events, singles)
+    if shared and isinstance(price, GraduatedPrice):
+        priced = price_graduated_shares(price, shared)
+    else:
+        priced = price_amount(price, Fraction(position or 0) + billable, events, singles)
     exact = priced.amount
+    if position is not None:
+        exact -= price_amount(price, position).amount
     if round_tiers:
         cents = sum(minor_units(step.amount, exponent) for step in priced.steps)
         exact = Fraction(cents, 10**exponent)

@@ -26,7 +26,8 @@ class Single:
 
     `value` is its reading (1 for `count`), `prices` what it says that it costs, by
     property (without those that are no number), `group` canonical JSON over the
-    meter's `group_by`.
+    meter's `group_by`. Of a meter that counts values, `item` is the value (its hash) and
+    `value` 1 where it is added, 0 where it is removed.
     """
 
     at: datetime
@@ -34,6 +35,7 @@ class Single:
     value: Decimal
     prices: Mapping[str, Decimal] = field(default_factory=dict)
     group: str = "{}"
+    item: str = ""
 
 
 def in_order(singles: Iterable[Single]) -> list[Single]:

@@ -19,6 +19,7 @@ from meters.catalog_charges import Fee as Fee
 from meters.catalog_charges import Proration as Proration
 from meters.catalog_charges import UsageCharge as UsageCharge
 from meters.catalog_charges import repeated_charge as repeated_charge
+from meters.catalog_entitlements import Entitlement as Entitlement
 from meters.catalog_issuers import DEFAULT_ISSUER, Party
 from meters.catalog_issuers import Issuer as Issuer
 from meters.catalog_meters import Aggregation as Aggregation
@@ -80,6 +81,7 @@ class Catalog(Model):
     taxes: list[Tax] = Field(default_factory=list)
     credits: list[CreditGrant] = Field(default_factory=list)
     issuers: list[Issuer] = Field(default_factory=list)
+    entitlements: list[Entitlement] = Field(default_factory=list)
 
     @cached_property
     def meters_by_id(self) -> dict[str, Meter]:
@@ -117,6 +119,14 @@ class Catalog(Model):
         found: dict[str, tuple[CreditGrant, ...]] = {}
         for grant in self.credits:
             found[grant.customer] = (*found.get(grant.customer, ()), grant)
+        return found
+
+    @cached_property
+    def entitlements_by_customer(self) -> dict[str, tuple[Entitlement, ...]]:
+        """Shared entitlements by the id of their customer, in the order of the catalog."""
+        found: dict[str, tuple[Entitlement, ...]] = {}
+        for each in self.entitlements:
+            found[each.customer] = (*found.get(each.customer, ()), each)
         return found
 
     def issuer_of(self, customer: Customer) -> Issuer:

@@ -13,7 +13,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from meters.catalog_prices import Price, by_event
+from meters.catalog_prices import (
+    GraduatedPrice,
+    PackagePrice,
+    Price,
+    UnitPrice,
+    VolumePrice,
+    by_event,
+)
 from meters.catalog_values import (
     Conflict,
     FilterValue,
@@ -83,14 +90,27 @@ class GroupPrice(Model):
         )
 
 
+class Rollover(Model):
+    """What is left of the included units is there for so many more periods.
+
+    `maximum` bounds what rolls over out of one period.
+    """
+
+    periods: Annotated[int, Field(ge=1, le=1200)] = 1
+    maximum: Positive | None = None
+
+
 class UsageCharge(Model):
     """A priced meter of a plan.
 
-    `included` units are free in each period; `minimum` and `maximum` bound the
-    amount of the line. `price_by` names `group_by` properties of the meter: each of
-    their values is priced alone, on a line, with tiers and included units of its own.
+    `included` units are free in each period, and with `rollover` later where they are
+    left. Tiers restart where a change of plan cuts a period, or `continue`. `minimum`
+    and `maximum` bound the amount of the line. `price_by` names `group_by` properties
+    of the meter: each of their values is priced alone, on a line, with tiers and
+    included units of its own.
     The first of `prices` that matches a group has its price, else `default_price`;
-    usage of a group without a price holds the invoice. `tax` takes the place of the
+    usage of a group without a price holds the invoice. With `prorate_events` units
+    count from their event to the end of the period. `tax` takes the place of the
     customer's.
     """
 
@@ -102,11 +122,14 @@ class UsageCharge(Model):
     default_price: Price | None = None
     convert: Convert | None = None
     included: NonNegative = Decimal(0)
+    rollover: Rollover | None = None
+    tiers: Literal["restart", "continue"] = "restart"
     discount: ChargeDiscount | None = None
     minimum: NonNegative | None = None
     maximum: NonNegative | None = None
     round: Literal["line", "tier"] = "line"
     proration: Proration = "day"
+    prorate_events: bool = False
     tax: Id | None = None
     description: str = ""
 
@@ -116,11 +139,22 @@ class UsageCharge(Model):
         if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
             message = f"must not be above the maximum, {self.maximum} (got {self.minimum})"
             conflicts.append((("minimum",), message))
+        if self.rollover is not None and not self.included:
+            conflicts.append((("rollover",), "must be left out without included units"))
         conflicts += self._prices_conflict()
+        if self.prorate_events:
+            for path, price in self.placed_prices:
+                if not isinstance(price, UnitPrice | GraduatedPrice | PackagePrice | VolumePrice):
+                    message = "must be unit, package, graduated or volume beside prorate_events"
+                    conflicts.append(((*path, "model"), f"{message} (got {price.model})"))
         if self.by_event:
             conflicts += [
                 ((name,), "must be left out: this price is taken of single events")
-                for name, given in (("included", self.included), ("convert", self.convert))
+                for name, given in (
+                    ("included", self.included),
+                    ("convert", self.convert),
+                    ("tiers", self.tiers == "continue"),
+                )
                 if given
             ]
         if conflicts:
@@ -159,13 +193,20 @@ class UsageCharge(Model):
     @cached_property
     def by_event(self) -> bool:
         """Whether any of its prices needs the single events of a period."""
-        return any(by_event(price) for price in self.all_prices)
+        return self.prorate_events or any(by_event(price) for price in self.all_prices)
 
     @property
     def all_prices(self) -> list[Price]:
         """Every price that it may have."""
-        prices = [self.price, self.default_price, *(entry.price for entry in self.prices)]
-        return [price for price in prices if price is not None]
+        return [price for _, price in self.placed_prices]
+
+    @property
+    def placed_prices(self) -> list[tuple[tuple[str | int, ...], Price]]:
+        """Every price that it may have, with its path below the charge."""
+        placed: list[tuple[tuple[str | int, ...], Price | None]]
+        placed = [(("price",), self.price), (("default_price",), self.default_price)]
+        placed += [(("prices", at, "price"), entry.price) for at, entry in enumerate(self.prices)]
+        return [(path, price) for path, price in placed if price is not None]
 
     def price_of(self, group: Mapping[str, Scalar]) -> Price | None:
         """The price of a group; None where the catalog has none for it."""

@@ -27,6 +27,7 @@ from meters.catalog import (
     Coupon,
     CreditGrant,
     Customer,
+    Entitlement,
     Issuer,
     Meter,
     Model,
@@ -51,6 +52,7 @@ _SECTIONS: dict[str, type[Model]] = {
     "coupons": Coupon,
     "taxes": Tax,
     "credits": CreditGrant,
+    "entitlements": Entitlement,
     "issuers": Issuer,
 }
 _SUFFIXES = {".yaml", ".yml"}
@@ -259,6 +261,9 @@ def _references(item: _Item) -> Iterator[tuple[Path, str, object]]:
     elif item.section == "credits":
         yield ("customer",), "customers", item.data.get("customer")
         yield from _listed(item, "plans", "plans")
+    elif item.section == "entitlements":
+        yield ("customer",), "customers", item.data.get("customer")
+        yield ("meter",), "meters", item.data.get("meter")
     elif item.section == "coupons":
         yield from _listed(item, "plans", "plans")
     elif item.section == "plans":
@@ -294,6 +299,8 @@ def catalog_hash(catalog: Catalog) -> str:
         "coupons": _sorted([_content(each, described) for each in catalog.coupons]),
         "taxes": _sorted([_content(each, described) for each in catalog.taxes]),
         "credits": _sorted([_content(each, described) for each in catalog.credits]),
+        # In the order of the catalog, in which they are used.
+        "entitlements": [_content(each, described) for each in catalog.entitlements],
     }
     return _hash(
         {

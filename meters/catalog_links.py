@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from meters.catalog import Catalog, Coupon, CreditGrant, Meter, Plan, Subscription
 from meters.catalog_charges import Charge, UsageCharge
-from meters.catalog_prices import PercentagePrice, Price, by_event
+from meters.catalog_prices import PercentagePrice, by_event
 from meters.catalog_subscriptions import subscription_conflicts
 from meters.catalog_values import Conflict
 
@@ -102,11 +102,15 @@ def charge_conflicts(charge: UsageCharge, meter: Meter) -> Iterator[Conflict]:
         for name in entry.when:
             if name not in meter.group_by:
                 yield ("prices", position, "when", name), f"{must} (got {name!r})"
-    priced: list[tuple[Path, Price | None]]
-    priced = [(("price",), charge.price), (("default_price",), charge.default_price)]
-    priced += [(("prices", at, "price"), entry.price) for at, entry in enumerate(charge.prices)]
-    for path, price in priced:
-        if price is None or not by_event(price):
+    counted = ("sum", "unique_count")
+    if charge.prorate_events and (meter.aggregation not in counted or meter.bucket is not None):
+        yield (
+            ("prorate_events",),
+            f"must be left out unless the meter is a {' or '.join(counted)} without bucket "
+            f"(got {meter.aggregation})",
+        )
+    for path, price in charge.placed_prices:
+        if not by_event(price):
             continue
         allowed = ("sum",) if isinstance(price, PercentagePrice) else ("sum", "count")
         if meter.aggregation not in allowed:

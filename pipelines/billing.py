@@ -104,5 +104,8 @@ def _of(
         "customers": [catalog.customers_by_id[name] for name in customers],
         "subscriptions": [entry for name in customers for entry in chosen[name]],
         "credits": [g for name in customers for g in catalog.grants_by_customer.get(name, ())],
+        "entitlements": [
+            each for name in customers for each in catalog.entitlements_by_customer.get(name, ())
+        ],
     }
     return Catalog.model_construct(**{**sections, **own})

@@ -7,17 +7,21 @@ rows of both, merged by ClickHouse --> states by group --> value over the span
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Literal
 
 from billing.invoice import NO_GROUP
 from billing.quantities import UsageOf, reduce_group
+from billing.single_events import Single
 from meters.aggregators import State, merge_all
 from meters.catalog import Meter
 from meters.levels import Over, about, value_over
+from meters.numbers import from_scaled
 from meters.periods import Span
+from meters.points import latest_by_item
 from meters.usage import state_of
 from meters.zones import microseconds
 from warehouse.merging import UsageSpan
@@ -86,6 +90,20 @@ class Carried:
     def by_group(self, at: int, meter: Meter, keys: tuple[str, ...]) -> dict[str, UsageOf]:
         """The usage of a span by group, reduced to some properties."""
         return self._grouped(at, meter, keys)
+
+    def singles(self, at: int, meter: Meter, /) -> Iterator[Single]:
+        """What is carried into a span, as events at its start."""
+        start = self._spans[at][2]
+        part: Part = "ever" if meter.recurring else "in period"
+        values = self._values[at, meter.id, part]
+        for group, state in self._states[at, meter.id, part].items():
+            if meter.aggregation == "sum":
+                yield Single(start, "", from_scaled(state.sum), {}, group)
+                continue
+            last = latest_by_item(state.points)
+            active = {item for item, point in last.items() if point.scaled > 0}
+            for item in sorted(active | {value.hex() for value in values.get(group, ())}):
+                yield Single(start, "", Decimal(1), {}, group, item)
 
     def _grouped(self, at: int, meter: Meter, keys: tuple[str, ...]) -> dict[str, UsageOf]:
         within = self._reduced(at, meter, keys, "within")

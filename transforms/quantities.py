@@ -78,7 +78,7 @@ class Quantities:
         self._add_buckets(spans, needs, usage)
         self._add_groups(spans, needs, usage)
         self._add_carried(spans, needs, usage, wholes)
-        self._add_singles(spans, needs, usage)
+        self._add_singles(spans, needs, usage, wholes)
         return usage
 
     def _needed(self, table: pa.Table) -> pa.Table:
@@ -166,13 +166,7 @@ class Quantities:
         }
         if not meters:
             return
-        carried = Carried(meters, spans, wholes)
-        for row in self._read(usage_over_spans, carried.asked, meters):
-            carried.add(row)
-        counted = [m.id for m in meters.values() if m.recurring and m.kind == "unique_count"]
-        if counted:
-            for row in self._read(distinct_values, carried.asked, counted):
-                carried.add_value(row)
+        carried = self._carried(meters, spans, wholes)
         for at, need in enumerate(needs):
             for meter in {meter.id: meter for _, meter in need if meter.id in meters}.values():
                 found = carried.usage(at, meter, ())
@@ -183,8 +177,29 @@ class Quantities:
                 if found is not None:
                     usage[at][meter.id] = replace(found, groups=groups)
 
+    def _carried(
+        self,
+        meters: Mapping[str, Meter],
+        spans: Sequence[UsageSpan],
+        wholes: Sequence[Span] | None,
+    ) -> Carried:
+        """What some meters have in spans, and what is carried into these."""
+        carried = Carried(meters, spans, wholes)
+        if meters:
+            for row in self._read(usage_over_spans, carried.asked, meters):
+                carried.add(row)
+        counted = [meter.id for meter in meters.values() if meter.kind == "unique_count"]
+        if counted:
+            for row in self._read(distinct_values, carried.asked, counted):
+                carried.add_value(row)
+        return carried
+
     def _add_singles(
-        self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
+        self,
+        spans: Sequence[UsageSpan],
+        needs: Sequence[_Needs],
+        usage: list[Usage],
+        wholes: Sequence[Span] | None,
     ) -> None:
         asked = [{meter.id: meter for charge, meter in need if charge.by_event} for need in needs]
         names = {meter.event_name for meters in asked for meter in meters.values()}
@@ -193,6 +208,10 @@ class Quantities:
         timed = [
             (span[0], span[2], span[3]) for span, need in zip(spans, asked, strict=True) if need
         ]
+        prorated = {
+            meter.id: meter for need in needs for charge, meter in need if charge.prorate_events
+        }
+        carried = self._carried(prorated, spans, wholes)
         events: dict[str, list[Row]] = defaultdict(list)
         table = effective_events(self._warehouse, self._tenant, timed, sorted(names))
         for row in table.to_pylist():
@@ -204,6 +223,8 @@ class Quantities:
             for meter in meters.values():
                 prices = _price_properties(needs[at], meter)
                 singles = tuple(self._singles(meter, spans[at], within, prices))
+                if meter.id in prorated:
+                    singles = (*carried.singles(at, meter), *singles)
                 if singles:
                     known = usage[at].get(meter.id, UsageOf())
                     usage[at][meter.id] = replace(known, singles=singles)
@@ -231,7 +252,9 @@ class Quantities:
                 continue
             group, reading = found
             value = Decimal(1) if reading.scaled is None else from_scaled(reading.scaled)
-            yield Single(at, row["event_id"], value, _prices(row["properties"], prices), group)
+            item = "" if reading.value_hash is None else reading.value_hash.hex()
+            asked = _prices(row["properties"], prices)
+            yield Single(at, row["event_id"], value, asked, group, item)
 
     def _read(self, query: Any, spans: Sequence[UsageSpan], meters: Iterable[str]) -> Iterator[Row]:
         table: pa.Table = query(self._warehouse, self._tenant, spans, list(meters))

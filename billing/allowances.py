@@ -1,0 +1,120 @@
+"""Free units beyond a period's own: rolled over, and shared by a customer's subscriptions.
+
+    quantity -> units rolled over, the oldest first -> included -> shared entitlements -> billable
+
+One object goes through all invoices of a customer in the order in which they are
+billed, so what one has used is gone for the next; the same slots and usage give the
+same bills. It also knows how far into the tiers earlier parts of a period came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from billing.slots import Segment, Slot
+from meters.catalog_charges import UsageCharge
+from meters.catalog_entitlements import Entitlement
+from meters.periods import Periods
+
+_ZERO = Fraction(0)
+_Key = tuple[str | None, str, str]
+"""Subscription, charge and group."""
+
+
+@dataclass
+class _Batch:
+    """Units of one period, and for how many more periods they are there."""
+
+    units: Fraction
+    periods: int
+
+
+class Allowances:
+    """The free units of one customer, from invoice to invoice."""
+
+    def __init__(self, entitlements: Sequence[Entitlement], zone: str) -> None:
+        self._entitlements = entitlements
+        self._periods = {
+            each.id: Periods(each.start, zone, each.period, each.end) for each in entitlements
+        }
+        self._taken: dict[tuple[str, datetime], Fraction] = {}
+        self._rolled: dict[_Key, list[_Batch]] = {}
+        self._left: dict[_Key, _Batch] = {}
+        self._positions: dict[_Key, Fraction] = {}
+
+    def concerns(self, charge: UsageCharge) -> bool:
+        """Whether anything but its own included units and whole tiers matters to a charge."""
+        if charge.by_event:
+            return False
+        shared = any(each.meter == charge.meter for each in self._entitlements)
+        return shared or charge.rollover is not None or charge.tiers == "continue"
+
+    def take(
+        self,
+        subscription: str | None,
+        charge: UsageCharge,
+        group: str,
+        quantity: Fraction,
+        included: Fraction,
+        segment: Segment,
+    ) -> Fraction:
+        """The units that are free beside the included ones; they are used up by this.
+
+        `quantity` is in billed units, `included` prorated already.
+        """
+        key = subscription, charge.id, group
+        rest = max(quantity, _ZERO)
+        more = _ZERO
+        for batch in self._rolled.get(key, ()):
+            taken = min(batch.units, rest)
+            batch.units -= taken
+            rest -= taken
+            more += taken
+        own = min(included, rest)
+        rest -= own
+        if charge.rollover is not None and included > own:
+            known = self._left.get(key, _Batch(_ZERO, charge.rollover.periods))
+            self._left[key] = _Batch(known.units + included - own, charge.rollover.periods)
+            if charge.rollover.maximum is not None:
+                limit = Fraction(charge.rollover.maximum)
+                self._left[key].units = min(self._left[key].units, limit)
+        for each in self._entitlements:
+            period = self._periods[each.id].containing(segment.part.start)
+            if each.meter != charge.meter or period is None:
+                continue
+            place = each.id, period.start
+            taken = min(Fraction(each.units) - self._taken.get(place, _ZERO), rest)
+            self._taken[place] = self._taken.get(place, _ZERO) + taken
+            rest -= taken
+            more += taken
+        return more
+
+    def position(
+        self, subscription: str | None, charge: UsageCharge, group: str
+    ) -> Fraction | None:
+        """How many units of the tiers earlier parts of the period have used; None in the first."""
+        if charge.tiers == "restart":
+            return None
+        return self._positions.get((subscription, charge.id, group))
+
+    def move(
+        self, subscription: str | None, charge: UsageCharge, group: str, billable: Fraction
+    ) -> None:
+        """Units of the tiers that this part of the period has used."""
+        key = subscription, charge.id, group
+        self._positions[key] = self._positions.get(key, _ZERO) + billable
+
+    def end(self, slot: Slot) -> None:
+        """A period is billed: what is left of it rolls over, older batches age, tiers restart."""
+        if slot.arrears is None:
+            return
+        for key in list(self._rolled):
+            if key[0] == slot.subscription:
+                kept = [_Batch(old.units, old.periods - 1) for old in self._rolled[key]]
+                self._rolled[key] = [old for old in kept if old.periods > 0 and old.units > 0]
+        for key in [key for key in self._left if key[0] == slot.subscription]:
+            self._rolled.setdefault(key, []).append(self._left.pop(key))
+        self._positions = {k: v for k, v in self._positions.items() if k[0] != slot.subscription}
