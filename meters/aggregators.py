@@ -49,6 +49,8 @@ MAX_EVENTS = 10**11
 
 WHOLE = pl.Decimal(38, 0)
 
+_LATEST = ("at", "id", "value")
+
 Field = Literal[
     "events",
     "sum",
@@ -262,45 +264,27 @@ def merge_fields(aggregation: Kind, suffix: str) -> list[pl.Expr]:
 
 
 def add_latest(
-    cells: pl.DataFrame,
-    rows: pl.DataFrame,
-    keys: list[str],
-    columns: tuple[str, str, str],
-    suffix: str,
+    cells: pl.DataFrame, rows: pl.DataFrame, columns: tuple[str, str, str], suffix: str
 ) -> pl.DataFrame:
-    """`cells` (one row a group of `keys`) with the fields of `latest` added.
+    """`cells` (one row a group) with the fields of `latest` added.
 
-    `columns` of `rows` are the time, the event_id and the value; a row without a value
-    does not count. Of equal times the greatest event_id wins, compared as UTF-8 bytes.
+    Both have `cell`, the number of the group (`meters.numbering`). `columns` of `rows`
+    are the time, the event_id and the value; a row without a value does not count. Of
+    equal times the greatest event_id wins, compared as UTF-8 bytes.
     """
     at, event_id, value = columns
-    names = [f"{field}:{suffix}" for field in ("latest_at", "latest_id", "latest_value")]
-    counted = rows.filter(pl.col(value).is_not_null()).with_row_index("row")
-    time = pl.col(at)
-    last = counted.group_by(keys).agg(
-        time.max().alias("last"),
-        pl.col("row").get(time.arg_max()),
-        (time == time.max()).sum().alias("ties"),
-    )
-    chosen = counted.select(event_id, value)[last["row"]]
-    found = last.with_columns(
-        pl.col("last").alias(names[0]),
-        chosen[event_id].alias(names[1]),
-        chosen[value].alias(names[2]),
-    )
-    if last["ties"].max() not in (None, 1):
-        tied = found.filter(pl.col("ties") > 1)
-        best = (
-            counted.join(
-                tied.select(*keys, pl.col("last").alias(at)), on=[*keys, at], nulls_equal=True
-            )
-            .sort(event_id)
-            .group_by(keys, maintain_order=True)
-            .agg(pl.col(event_id).last().alias(names[1]), pl.col(value).last().alias(names[2]))
-        )
-        resolved = tied.drop(names[1:]).join(best, on=keys, nulls_equal=True)
-        found = pl.concat([found.filter(pl.col("ties") == 1), resolved.select(found.columns)])
-    return cells.join(found.select(*keys, *names), on=keys, how="left", nulls_equal=True)
+    counted = rows.select("cell", *columns).filter(pl.col(value).is_not_null())
+    newest = counted.group_by("cell").agg(pl.col(at).max())
+    # The newest time of cell n in row n.
+    last = newest["cell"].max()
+    size = last + 1 if isinstance(last, int) else 0
+    times = pl.repeat(None, size, dtype=newest[at].dtype, eager=True)
+    times = times.scatter(newest["cell"], newest[at])
+    found = counted.filter(counted[at] == times.gather(counted["cell"]))
+    if found.height > newest.height:
+        found = found.sort(event_id).unique("cell", keep="last", maintain_order=True)
+    names = {name: f"latest_{kind}:{suffix}" for name, kind in zip(columns, _LATEST, strict=True)}
+    return cells.join(found.rename(names), on="cell", how="left")
 
 
 def add_points(

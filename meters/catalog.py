@@ -7,7 +7,9 @@ key. Unknown keys are refused everywhere.
 
 from __future__ import annotations
 
-from functools import cached_property
+import pickle
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from typing import Annotated
 
 from pydantic import Field
@@ -71,7 +73,10 @@ class Customer(Party):
 
 
 class Catalog(Model):
-    """All that one tenant meters and bills. References are checked by the loader."""
+    """All that one tenant meters and bills. References are checked by the loader.
+
+    Every step of a pipeline carries it: it is pickled once, and read once in each process.
+    """
 
     meters: list[Meter] = Field(default_factory=list)
     customers: list[Customer] = Field(default_factory=list)
@@ -135,3 +140,20 @@ class Catalog(Model):
             if customer.issuer in (None, issuer.id):
                 return issuer
         return DEFAULT_ISSUER
+
+    @cached_property
+    def _pickled(self) -> bytes:
+        state = self.__getstate__()
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return pickle.dumps({**state, "__dict__": fields})
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Catalog], tuple[bytes]]:
+        """What `pickle` keeps: the fields alone, without what is derived from them."""
+        return _unpickled, (self._pickled,)
+
+
+@lru_cache(maxsize=4)
+def _unpickled(content: bytes) -> Catalog:
+    catalog = Catalog.__new__(Catalog)
+    catalog.__setstate__(pickle.loads(content))  # noqa: S301 (our own bytes, as any pickle)
+    return catalog

@@ -68,8 +68,7 @@ event was refused; ids are empty where they could not be read."""
 
 def hash128(values: Iterable[bytes]) -> list[bytes]:
     """The 128-bit XXH3 of each value, big-endian."""
-    digest = xxhash.xxh3_128_digest
-    return [digest(value) for value in values]
+    return list(map(xxhash.xxh3_128_digest, values))
 
 
 def identity_hash(event_id: str) -> bytes:
@@ -93,5 +92,4 @@ def content_seeds(prefix: str, timestamps: Uint64s) -> Uint64s:
 
 def content_hashes(seeds: Iterable[int], properties: Iterable[bytes]) -> list[bytes]:
     """The content hash of each event: its properties, hashed with its seed."""
-    digest = xxhash.xxh3_128_digest
-    return [digest(text, seed) for text, seed in zip(properties, seeds, strict=True)]
+    return list(map(xxhash.xxh3_128_digest, properties, seeds))

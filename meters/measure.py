@@ -28,6 +28,7 @@ from meters.aggregators import (
 from meters.attribution import Attribution
 from meters.buckets import HOUR_US, bounds_columnar, hours_columnar
 from meters.catalog import Catalog, Meter, Subscription
+from meters.numbering import number_groups
 from meters.periods import Periods
 from meters.projection import (
     applies,
@@ -144,6 +145,8 @@ class Measurement:
     def measure(self, events: pl.DataFrame) -> Measured:
         """Partial usage of deduplicated slim events."""
         known = events.select(pl.exclude(_UNMEASURED)).filter(pl.col("customer").is_not_null())
+        # Every step below visits each chunk; a shard comes in hundreds of them.
+        known = known.rechunk()
         unattributed = events.height - known.height
         errors = 0
         cells: list[Cells] = []
@@ -173,7 +176,9 @@ class Measurement:
                 first.model_copy(update={"aggregation": "count", "operation_property": None})
             )
             rows = _where(rows, scalar)
-        fields = [pl.col("bucket_end").first()]
+        keys = [*CELL, *groups]
+        rows = rows.with_columns(number_groups(rows, keys).alias("cell"))
+        fields = [pl.col(name).first() for name in (*keys, "bucket_end")]
         columns = {index: value_column(self.catalog.meters[index]) for index in family.members}
         for index in family.members:
             meter = self.catalog.meters[index]
@@ -181,24 +186,22 @@ class Measurement:
                 value, columns[index] = columns[index], f"operated:{index}"
                 chosen = pl.when(known_operation(meter)).then(pl.col(value or ""))
                 rows = rows.with_columns(chosen.alias(f"operated:{index}"))
+            fields += partial(meter.kind, columns[index], str(index))
+        cells = rows.group_by("cell").agg(fields).sort("cell")
         distinct: list[pl.DataFrame] = []
         for index in family.members:
             meter = self.catalog.meters[index]
-            fields += partial(meter.kind, columns[index], str(index))
-            if meter.kind == "unique_count":
-                distinct.append(_values(rows, groups, meter, index))
-        keys = [*CELL, *groups]
-        cells = rows.group_by(keys).agg(fields)
-        for index in family.members:
-            meter = self.catalog.meters[index]
             value = columns[index] or ""
+            if meter.kind == "unique_count":
+                distinct.append(_values(rows, cells.select(keys), meter, index))
             if meter.kind == "latest":
                 named = ("timestamp", "event_id", value)
-                cells = add_latest(cells, rows, keys, named, str(index))
+                cells = add_latest(cells, rows, named, str(index))
             if "points" in FIELDS[meter.kind]:
                 operation = operation_column(meter)
-                cells = add_points(meter.kind, cells, rows, keys, value, str(index), operation)
-        return Cells(number, compact(cells), compact(pl.concat(distinct)) if distinct else None)
+                cells = add_points(meter.kind, cells, rows, ["cell"], value, str(index), operation)
+        cells = compact(cells.drop("cell"))
+        return Cells(number, cells, compact(pl.concat(distinct)) if distinct else None)
 
     def _locate(self, events: pl.DataFrame, family: Family) -> pl.DataFrame:
         """Add subscription, bucket_start and bucket_end to each event."""
@@ -302,19 +305,21 @@ class Measurement:
         if len(parts) == 1:
             return parts[0]
         family = self.families[parts[0].family]
-        fields = [pl.col("bucket_end").first()]
+        keys = [*CELL, *family.columns]
+        fields = [pl.col(name).first() for name in (*keys, "bucket_end")]
         for index in family.members:
             fields += merge_fields(self.catalog.meters[index].kind, str(index))
-        keys = [*CELL, *family.columns]
-        every = pl.concat([part.rows for part in parts])
-        rows = every.group_by(keys).agg(fields)
+        every = pl.concat([part.rows for part in parts], rechunk=True)
+        every = every.with_columns(number_groups(every, keys).alias("cell"))
+        rows = every.group_by("cell").agg(fields)
         for index in family.members:
             kind = self.catalog.meters[index].kind
             if "points" in FIELDS[kind]:
-                rows = merge_points(rows, every, keys, str(index))
+                rows = merge_points(rows, every, ["cell"], str(index))
             if kind == "latest":
                 columns = (f"latest_at:{index}", f"latest_id:{index}", f"latest_value:{index}")
-                rows = add_latest(rows, every, keys, columns, str(index))
+                rows = add_latest(rows, every, columns, str(index))
+        rows = rows.drop("cell")
         check_sums(rows, *(f"events:{index}" for index in family.members))
         values = [part.values for part in parts if part.values is not None]
         return Cells(parts[0].family, rows, pl.concat(values).unique() if values else None)
@@ -358,10 +363,10 @@ def _where(rows: pl.DataFrame, wanted: pl.Expr) -> pl.DataFrame:
     return rows if mask.all() else rows.filter(mask)
 
 
-def _values(rows: pl.DataFrame, groups: list[str], meter: Meter, index: int) -> pl.DataFrame:
-    return (
-        rows.select([*CELL, *groups, pl.col(value_column(meter) or "").alias("value_hash")])
-        .filter(pl.col("value_hash").is_not_null())
-        .unique()
-        .with_columns(pl.lit(index, pl.Int32).alias("meter"))
+def _values(rows: pl.DataFrame, keys: pl.DataFrame, meter: Meter, index: int) -> pl.DataFrame:
+    """The distinct values of each cell; `keys` has the keys of cell n in row n."""
+    column = pl.col(value_column(meter) or "").alias("value_hash")
+    found = rows.select("cell", column).filter(pl.col("value_hash").is_not_null()).unique()
+    return keys[found["cell"]].with_columns(
+        found["value_hash"], pl.lit(index, pl.Int32).alias("meter")
     )

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from operator import attrgetter
+from itertools import chain
 
 import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from meters.aggregators import NUMBER
 from meters.errors import Rejected
@@ -49,8 +50,8 @@ class PropertyColumns:
             ],
             gc=False,
         )
-        self._getters = {name: attrgetter(slot) for name, slot in slots.items()}
-        self._decode: Callable[[bytes], object] = msgspec.json.Decoder(shape).decode
+        self._names = list(names)
+        self._decode: Callable[[bytes], msgspec.Struct] = msgspec.json.Decoder(shape).decode
         if any(_encodable(name) is None for name in names):
             self._decode = _any_names(shape, slots)
 
@@ -60,20 +61,20 @@ class PropertyColumns:
         A property that is missing is the empty text. The columns leave out the texts
         that are no object; their causes are by position.
         """
-        parts: dict[str, list[bytes]] = {name: [] for name in self._getters}
+        parts: list[bytes] = []
         bad: dict[int, str] = {}
         start = 0
         for piece in pieces(texts):
             rows = self._parse(piece, start, bad)
             start += len(piece)
-            if rows:
-                for name, getter in self._getters.items():
-                    parts[name].append(_END.join(map(getter, rows)))
-        size = len(texts) - len(bad)
-        return {name: _cut(found, size) for name, found in parts.items()}, bad
+            if rows and self._names:
+                parts.append(_END.join(chain.from_iterable(map(astuple, rows))))
+        width = len(self._names)
+        every = _cut(parts, (len(texts) - len(bad)) * width)
+        return {name: every.gather_every(width, i) for i, name in enumerate(self._names)}, bad
 
-    def _parse(self, texts: list[bytes], start: int, bad: dict[int, str]) -> list[object]:
-        rows: list[object] = []
+    def _parse(self, texts: list[bytes], start: int, bad: dict[int, str]) -> list[msgspec.Struct]:
+        rows: list[msgspec.Struct] = []
         before = len(bad)
         decoded = map(self._decode, texts)
         while True:
@@ -175,11 +176,13 @@ def _encodable(name: str) -> str | None:
     return name if name.isprintable() and not {'"', "\\"} & set(name) else None
 
 
-def _any_names(shape: Callable[..., object], fields: dict[str, str]) -> Callable[[bytes], object]:
+def _any_names(
+    shape: Callable[..., msgspec.Struct], fields: dict[str, str]
+) -> Callable[[bytes], msgspec.Struct]:
     """A slower decoder of the same shape, for properties of any name."""
     decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-    def shaped(text: bytes) -> object:
+    def shaped(text: bytes) -> msgspec.Struct:
         found = decode(text)
         return shape(**{slot: found[name] for name, slot in fields.items() if name in found})
 

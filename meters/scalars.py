@@ -54,8 +54,10 @@ def parse_json(text: str | bytes) -> object:
     Raises ValueError (also for NaN and Infinity, which are not JSON, and for numbers
     whose exponent Decimal cannot hold).
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
     try:
-        return json.loads(text, parse_float=Decimal, parse_constant=_no_constant)
+        return _DECODER.decode(text)
     except InvalidOperation:
         raise ValueError("a number has an exponent of 19 digits or more") from None
 
@@ -71,6 +73,9 @@ def is_json(text: str) -> bool:
 
 def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_float=Decimal, parse_constant=_no_constant)
 
 
 def canonical_json(value: object) -> str:

@@ -18,6 +18,10 @@ from transforms import progress
 RUNNERS = ("direct",)
 """What runs pipelines that end."""
 
+_SWITCH_S = 0.0005
+"""Threads that decode leave the interpreter for microseconds at a time; to wait five
+milliseconds for it afterwards, as is usual, would leave a processor idle."""
+
 _LAST_LINE = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Unavailable)): (.*)$")
 _WHILE = re.compile(r"\s*\[while running .*$", re.DOTALL)
 
@@ -48,12 +52,16 @@ def run(build: Callable[[beam.Pipeline], None], pipeline_options: PipelineOption
     """
     pipeline = beam.Pipeline(options=pipeline_options)
     build(pipeline)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
     try:
         pipeline.run().wait_until_finish()
     except BeammeterError as error:
         raise type(error)(_WHILE.sub("", str(error))) from error
     except Exception as error:
         raise BeammeterError(cause(error)) from error
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def cause(error: BaseException) -> str:

@@ -210,7 +210,7 @@ def added(aggregation: Kind, rows: pl.DataFrame) -> pl.DataFrame:
         return add_points(aggregation, states, rows, CELL, "value", "0", "o")
     if aggregation != "latest":
         return states
-    return add_latest(states, rows, CELL, ("timestamp", "event_id", "value"), "0")
+    return add_latest(states, rows, ("timestamp", "event_id", "value"), "0")
 
 
 def merged(aggregation: Kind, states: pl.DataFrame) -> pl.DataFrame:
@@ -221,7 +221,7 @@ def merged(aggregation: Kind, states: pl.DataFrame) -> pl.DataFrame:
     if aggregation != "latest":
         return found
     columns = ("latest_at:0", "latest_id:0", "latest_value:0")
-    return add_latest(found, states, CELL, columns, "0")
+    return add_latest(found, states, columns, "0")
 
 
 def columnar(
