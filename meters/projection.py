@@ -57,13 +57,15 @@ class Projected:
 
     `broken` has the rows whose properties are no JSON object: they are no events.
     `refused` has one row for each event and meter where the meter's value is
-    missing or invalid. Both are in `QUARANTINE_SCHEMA`.
+    missing or invalid. Both are in `QUARANTINE_SCHEMA`. `rounded` counts the numbers of
+    meters' events that lost digits beyond 12 places.
     """
 
     events: pa.Table
     slim: pl.DataFrame
     broken: pa.Table
     refused: pa.Table
+    rounded: int
 
 
 def value_column(meter: Meter) -> str | None:
@@ -108,6 +110,14 @@ class Projection:
             for meter in self.catalog.meters
             if meter.expression is not None
         ]
+        self._numbers = {
+            name: [
+                self._names[meter.event_name]
+                for meter in self.catalog.meters
+                if value_column(meter) == f"n:{name}"
+            ]
+            for name in self._columns["n"]
+        }
         self._with_id = any(meter.kind in WITH_ID for meter in self.catalog.meters)
 
     def __getstate__(self) -> Catalog:
@@ -132,9 +142,10 @@ class Projection:
                 columns.append(canonical.rename(f"j:{name}"))
             if name in self._columns["h"]:
                 columns.append(hash_column(canonical).rename(f"h:{name}"))
-        columns += [
-            number_column(raws[name]).rename(f"n:{name}") for name in sorted(self._columns["n"])
-        ]
+        lost: dict[str, pl.Series] = {}
+        for name in sorted(self._columns["n"]):
+            numbers, lost[name] = number_column(raws[name])
+            columns.append(numbers.rename(f"n:{name}"))
         slim = pl.DataFrame(columns)
         failures: dict[str, dict[int, Rejected]] = {}
         for meter, expression in self._expressions:
@@ -145,7 +156,12 @@ class Projection:
             if report
             else QUARANTINE_SCHEMA.empty_table()
         )
-        return Projected(events, slim, broken, refused)
+        rounded = sum(self._count(slim["event_name"], name, rows) for name, rows in lost.items())
+        return Projected(events, slim, broken, refused, rounded)
+
+    def _count(self, event_name: pl.Series, name: str, rows: pl.Series) -> int:
+        """How many of the rows are events of a meter that reads the number `name`."""
+        return int(event_name.gather(rows).is_in(self._numbers[name]).sum())
 
     def _broken(self, events: pa.Table, bad: dict[int, str]) -> pa.Table:
         entries = []

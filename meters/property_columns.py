@@ -22,7 +22,7 @@ from msgspec.structs import astuple
 from meters.aggregators import NUMBER
 from meters.errors import Rejected
 from meters.event import hash128
-from meters.numbers import parse_number
+from meters.numbers import parse_number, rounds
 from meters.scalars import canonical_scalar, parse_json
 from meters.texts import pieces
 
@@ -101,24 +101,30 @@ def _cut(parts: list[bytes], size: int) -> pl.Series:
     return pl.Series(pl.from_arrow(lines))
 
 
-def number_column(raw: pl.Series) -> pl.Series:
-    """Numbers (or decimal strings) at 12 places; null where missing or invalid."""
+def number_column(raw: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Numbers (or decimal strings) at 12 places; null where missing or invalid.
+
+    Beside them the rows of those that lost digits.
+    """
     bare = raw.str.strip_chars('"')
     plain = bare.str.contains(_PLAIN_NUMBER)
     result = pl.select(pl.when(plain).then(bare).cast(NUMBER, strict=False)).to_series()
-    rest = (~plain) & (raw != "") & (raw != "null")
-    if not rest.any():
-        return result
-    places = rest.arg_true()
-    values = [_number_or_none(text) for text in raw.gather(places).to_list()]
-    return result.scatter(places, pl.Series(values, dtype=NUMBER))
+    places = ((~plain) & (raw != "") & (raw != "null")).arg_true()
+    if places.is_empty():
+        return result, places
+    read = [_read_number(text) for text in raw.gather(places).to_list()]
+    rounded = pl.Series([lost for _, lost in read], dtype=pl.Boolean)
+    values = pl.Series([number for number, _ in read], dtype=NUMBER)
+    return result.scatter(places, values), places.filter(rounded)
 
 
-def _number_or_none(raw: str) -> Decimal | None:
+def _read_number(raw: str) -> tuple[Decimal | None, bool]:
+    """The number, and whether it lost digits; None where `raw` is no number."""
     try:
-        return parse_raw_number(raw, "value")
+        number = parse_raw_number(raw, "value")
     except Rejected:
-        return None
+        return None, False
+    return number, rounds(str(parse_json(raw)) if raw[:1] == '"' else raw)
 
 
 def parse_raw_number(raw: str, name: str) -> Decimal:

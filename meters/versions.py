@@ -51,6 +51,7 @@ class VersionedProjection:
             slim=pl.concat([self._schema.to_frame(), *(part.slim for part in parts)]),
             broken=pa.concat_tables([empty, *(part.broken for part in parts)]),
             refused=pa.concat_tables([empty, *(part.refused for part in parts)]),
+            rounded=sum(part.rounded for part in parts),
         )
 
     def _widened(self, version: int, part: Projected) -> pl.DataFrame:

@@ -24,7 +24,7 @@ from meters.catalog import Catalog
 from meters.mapping import Mapping
 from meters.timeline import Timeline
 from transforms.aggregate import AggregateShard
-from transforms.counts import BACKFILL_COUNTS, Counts, SumCounts, WriteJson
+from transforms.counts import BACKFILL_COUNTS, ROUNDED, Counts, SumCounts, WriteJson
 from transforms.ingest import COUNTS, IngestSplits
 from transforms.owned import FindOwnedEvents
 from transforms.recompute import MarkTouchedHours, RecomputeUsage, Run
@@ -160,5 +160,6 @@ class FindOwned:
 
 
 def complete(counts: Counts) -> Counts:
-    """All counts of a backfill, in their order."""
-    return {name: counts.get(name, 0) for name in BACKFILL_COUNTS}
+    """All counts of a backfill, in their order, and `ROUNDED` where there were any."""
+    found = {name: counts.get(name, 0) for name in BACKFILL_COUNTS}
+    return {**found, ROUNDED: counts[ROUNDED]} if counts.get(ROUNDED) else found

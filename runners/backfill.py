@@ -14,6 +14,7 @@ from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
 from meters.mapping import Mapping
+from meters.numbers import PLACES
 from meters.timestamps import format_instant
 from meters.touched import first_owned_hour
 from meters.zones import from_microseconds, microseconds
@@ -74,6 +75,7 @@ def backfill_counts(
     """Run a backfill and return its counts."""
     from pipelines.backfill import Backfill, FindOwned
     from runners import launch
+    from transforms.counts import ROUNDED
     from transforms.sources import match_files
 
     options = launch.options(runner, beam_options)
@@ -118,6 +120,11 @@ def backfill_counts(
             if run_id is not None:
                 drop_touched(warehouse, tenant, run_id)
         counts: dict[str, int] = json.loads(Path(job.summary).read_bytes())
+        if rounded := counts.pop(ROUNDED, 0):
+            notice(
+                f"{rounded} number{'s' if rounded > 1 else ''} with more than {PLACES} decimals: "
+                "rounded half-even"
+            )
         return counts
 
 

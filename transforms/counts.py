@@ -27,6 +27,10 @@ BACKFILL_COUNTS = (
 )
 """What a backfill reports, in this order; they describe the input alone."""
 
+ROUNDED = "rounded"
+"""Numbers of the input that lost digits beyond 12 places: no count of a backfill's
+result, but said where there are any."""
+
 
 class SumCounts(beam.CombineFn):  # type: ignore[misc]
     """Adds up `Counts` by name."""

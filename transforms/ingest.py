@@ -31,6 +31,7 @@ from transforms import progress
 from transforms.background import Background
 from transforms.batches import pack
 from transforms.connection import connect
+from transforms.counts import ROUNDED
 from transforms.raw import RawBatch, quarantined
 from transforms.sources import FileSplit, read_split
 from transforms.spill import IN_MEMORY, Spill
@@ -52,6 +53,7 @@ class _Prepared:
 
     read: int
     refused: int
+    rounded: int
     events: pa.Table
     quarantine: pa.Table
     slim: list[tuple[int, tuple[int, bytes]]]
@@ -101,11 +103,12 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
 
     def process(self, split: FileSplit) -> Iterator[object]:
         """Read one split."""
-        counts = {"read": 0, "quarantined": 0}
+        counts = {"read": 0, "quarantined": 0, ROUNDED: 0}
         batches = read_split(split, self._mapping)
         for part in _ahead(self._preparing, self._prepare, batches):
             counts["read"] += part.read
             counts["quarantined"] += part.refused
+            counts[ROUNDED] += part.rounded
             progress.advance("read", part.read)
             progress.advance("quarantined", part.refused)
             self._quarantine(part.quarantine)
@@ -129,6 +132,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         return _Prepared(
             read=batch.columns.num_rows + len(batch.bad) - outside,
             refused=refused.num_rows,
+            rounded=projected.rounded,
             events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
             slim=[

@@ -119,6 +119,10 @@ def test_the_command_is_done_without_a_traceback(run):
     assert "Traceback" not in run.result.stderr
 
 
+def test_a_number_that_lost_digits_is_reported(run):
+    assert "1 number with more than 12 decimals" in run.result.stderr
+
+
 def test_the_counts_add_up(run):
     counts = run.result.json
     assert counts["read"] == counts["accepted"] + counts["duplicate"] + counts["quarantined"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import polars as pl
@@ -91,11 +92,19 @@ def number_or_none(raw: str) -> Decimal | None:
         return None
 
 
+def loses_digits(raw: str) -> bool:
+    number = number_or_none(raw)
+    return number is not None and Fraction(json.loads(raw) if raw[:1] == '"' else raw) != number
+
+
 @given(st.lists(st.one_of(json_texts, st.just("")), max_size=8))
 @example(['"', "1"][1:])
+@example(["0.1234567890123", '"1e-13"', "1.5000000000000", "1e-12", "5e-13", "-0.0000000000004"])
 @example(["1e2", '"1e2"', '"\\u0031"', '""', "", "null", "true", "[1]", "-0", '"-0.0"'])
 def test_a_column_of_numbers_equals_the_scalar_rule(raw):
-    assert number_column(series(raw)).to_list() == [number_or_none(text) for text in raw]
+    numbers, rounded = number_column(series(raw))
+    assert numbers.to_list() == [number_or_none(text) for text in raw]
+    assert rounded.to_list() == [row for row, text in enumerate(raw) if loses_digits(text)]
 
 
 def canonical_or_mark(raw: str) -> str | None:
