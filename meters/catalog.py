@@ -142,18 +142,19 @@ class Catalog(Model):
         return DEFAULT_ISSUER
 
     @cached_property
-    def _pickled(self) -> bytes:
+    def pickled(self) -> bytes:
+        """What `catalog_of` reads: the fields alone, without what is derived from them."""
         state = self.__getstate__()
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         return pickle.dumps({**state, "__dict__": fields})
 
     def __reduce__(self) -> tuple[Callable[[bytes], Catalog], tuple[bytes]]:
-        """What `pickle` keeps: the fields alone, without what is derived from them."""
-        return _unpickled, (self._pickled,)
+        return catalog_of, (self.pickled,)
 
 
 @lru_cache(maxsize=4)
-def _unpickled(content: bytes) -> Catalog:
+def catalog_of(content: bytes) -> Catalog:
+    """The catalog that was `pickled`; the same object each time."""
     catalog = Catalog.__new__(Catalog)
     catalog.__setstate__(pickle.loads(content))  # noqa: S301 (our own bytes, as any pickle)
     return catalog

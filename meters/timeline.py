@@ -9,8 +9,9 @@ so a replay gives the same rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from meters.catalog import Catalog
+from meters.catalog import Catalog, catalog_of
 from meters.catalog_file import catalog_from_content, catalog_hash
 from meters.event import QUARANTINE_SCHEMA
 from meters.measure import Measurement
@@ -88,11 +89,9 @@ class Timeline:
             ]
         )
 
-    def __getstate__(self) -> Sequence[tuple[int, Catalog]]:
-        return self.entries
-
-    def __setstate__(self, entries: Sequence[tuple[int, Catalog]]) -> None:
-        self.__init__(entries)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Callable[..., Timeline], tuple[tuple[int, bytes], ...]]:
+        """Every step of a pipeline carries a timeline: a process prepares it once."""
+        return _unpickled, tuple((at, catalog.pickled) for at, catalog in self.entries)
 
     def meter(self, tenant: str, events: pa.Table, *, report: bool = True) -> Metered:
         """Project a batch of `EVENT_SCHEMA` by the catalogs of its events.
@@ -169,3 +168,8 @@ def owners(tenant: str, customers: pa.ChunkedArray) -> pl.Series:
     hashes = [owner_hash(tenant, name) for name in encoded.dictionary.to_pylist()]
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     return pl.Series("owner", np.array(hashes, dtype=np.uint64)[codes])
+
+
+@lru_cache(maxsize=4)
+def _unpickled(*entries: tuple[int, bytes]) -> Timeline:
+    return Timeline([(at, catalog_of(content)) for at, content in entries])

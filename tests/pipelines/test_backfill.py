@@ -174,6 +174,16 @@ def test_two_files_for_one_hour_add_up_and_an_unknown_customer_is_kept(
     assert tenant.written("events") == 3
 
 
+def test_numbers_that_lose_digits_are_counted(new_tenant: NewTenant) -> None:
+    tenant = new_tenant(LATEST)
+    lossy = ["0.1234567890125", 1e-13, "1.5000000000000", "0.5", "1e-12"]
+    events = [sent(n, x, "10T10", "11T10") for n, x in enumerate(lossy)]
+    tenant.backfill([*events, sent("x", "0.1234567890123", "10T10", "11T10", event_name="other")])
+    assert tenant.rounded == 2
+    tenant.backfill(events[2:])
+    assert tenant.rounded == 0
+
+
 def test_from_and_to_select_by_timestamp_half_open(new_tenant: NewTenant) -> None:
     hours = ["10T09", "10T10", "10T11", "10T12"]
     events = [sent(n, n + 1, at, "11T10") for n, at in enumerate(hours)]
