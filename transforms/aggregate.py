@@ -21,12 +21,12 @@ from apache_beam.pvalue import TaggedOutput
 
 from meters.deduplicate import deduplicate
 from meters.measure import Cells
-from meters.texts import compact
 from meters.timeline import Timeline
 from meters.versions import Measuring, measurement_of
-from transforms.batches import CellsCoder, unpack
+from transforms.batches import CellsCoder
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
+from transforms.frames import Frame, passes_for, read_pass
 from transforms.ingest import COUNTS
 from transforms.spill import IN_MEMORY, Spill
 
@@ -56,15 +56,18 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         self._measurement = measurement_of(self._timeline)
         self._conflicts = Conflicts(self._warehouse, self._tenant)
 
-    def process(self, element: tuple[int, Iterable[tuple[int, bytes]]]) -> Iterator[object]:
+    def process(self, element: tuple[int, Iterable[Frame]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities, and all cells of its customers."""
         shard, found = element
         frames = list(found)
-        passes = -(-sum(rows for rows, _ in frames) // ROWS_PER_PASS)
+        passes = passes_for(frames, ROWS_PER_PASS)
         counts: Counter[str] = Counter()
         partial: dict[int, list[Cells]] = {}
         for number in range(passes):
-            for cells in self._measured(self._read(frames, number, passes), counts):
+            slim = read_pass(frames, number, passes, self._spill.get)
+            if slim.is_empty():
+                continue
+            for cells in self._measured(slim, counts):
                 # Distinct values need no merge: the warehouse drops repetitions of them.
                 if cells.values is not None:
                     values = Cells(cells.family, cells.rows.clear(), cells.values)
@@ -85,13 +88,6 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
             unattributed=measured.unattributed,
         )
         return measured.cells
-
-    def _read(self, frames: list[tuple[int, bytes]], number: int, passes: int) -> pl.DataFrame:
-        mine = pl.col("identity_low") % passes == number
-        parts = (unpack(self._spill.get(token)) for _, token in frames)
-        if passes == 1:
-            return pl.concat(parts, rechunk=False)
-        return pl.concat([compact(part.filter(mine)) for part in parts], rechunk=False)
 
 
 @beam.typehints.with_input_types(Cells)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
@@ -32,6 +31,7 @@ from transforms.background import Background
 from transforms.batches import pack
 from transforms.connection import connect
 from transforms.counts import ROUNDED
+from transforms.frames import Frame, cut
 from transforms.raw import RawBatch, quarantined
 from transforms.sources import FileSplit, read_split
 from transforms.spill import IN_MEMORY, Spill
@@ -56,12 +56,12 @@ class _Prepared:
     rounded: int
     events: pa.Table
     quarantine: pa.Table
-    slim: list[tuple[int, tuple[int, bytes]]]
+    slim: list[tuple[int, Frame]]
 
 
-@beam.typehints.with_output_types(tuple[int, tuple[int, bytes]])
+@beam.typehints.with_output_types(tuple[int, tuple[int, int, bytes]])
 class IngestSplits(beam.DoFn):  # type: ignore[misc]
-    """`FileSplit` -> (shard, (rows, packed slim frame)), and `Counts` under the tag `COUNTS`.
+    """`FileSplit` -> (shard, `transforms.frames.Frame`), and `Counts` under the tag `COUNTS`.
 
     Only events within [`from_us`, `to_us`) are read at all, where bounds are given.
     With `run_id` the identities are noted in the warehouse as touched by this run.
@@ -136,8 +136,8 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
             slim=[
-                (shard, (part.height, self._spill.put(pack(part))))
-                for shard, part in _by_shard(projected.slim, self._shards)
+                (shard, (part.height, part_slice, self._spill.put(pack(part))))
+                for shard, part_slice, part in cut(projected.slim, self._shards)
             ],
         )
 
@@ -189,16 +189,3 @@ def _ahead(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
-    """Split by customer (an unknown one: by identity), so that all copies of an event meet."""
-    if slim.is_empty():
-        return
-    if shards == 1:
-        yield 0, slim
-        return
-    owner = pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity"))
-    numbered = slim.with_columns((owner % shards).alias("shard"))
-    for key, part in numbered.partition_by("shard", as_dict=True, include_key=False).items():
-        yield int(key[0]), part

@@ -26,9 +26,10 @@ from tests.meters.chain import (
     stored,
 )
 from tests.transforms.combining import assert_combines
-from transforms import aggregate
+from transforms import aggregate, frames
 from transforms.aggregate import AggregateShard, MergeCells
 from transforms.batches import pack
+from transforms.frames import cut
 from transforms.ingest import COUNTS
 from transforms.spill import Spill
 from warehouse.client import Warehouse
@@ -79,7 +80,9 @@ class Shard:
             renamed = events.set_column(column, "tenant_id", [[self.tenant] * len(batch)])
             insert_events(self.warehouse, renamed)
             slim = Projection(CATALOG).project(events).slim
-            packed.append((slim.height, pack(slim)))
+            packed += [
+                (part.height, part_slice, pack(part)) for _, part_slice, part in cut(slim, 1)
+            ]
         given = list(self.fn.process((0, packed)))
         [counts] = [each for each in given if isinstance(each, TaggedOutput)]
         assert counts.tag == COUNTS
@@ -145,9 +148,11 @@ def test_the_same_in_other_words_is_no_conflict(embedded, embedded_url, tenant):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
+@pytest.mark.parametrize("sliced", [1, 6, 100])
 def test_a_shard_in_several_passes_gives_the_same_cells_and_counts(
-    embedded, embedded_url, tenant, monkeypatch, rows
+    embedded, embedded_url, tenant, monkeypatch, rows, sliced
 ):
+    monkeypatch.setattr(frames, "SLICED_ROWS", sliced)
     monkeypatch.setattr(aggregate, "ROWS_PER_PASS", rows)
     events = [sent(n % 7, n % 7, n) for n in range(12)]
     shard = Shard(embedded, embedded_url, tenant)
