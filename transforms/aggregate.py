@@ -10,14 +10,15 @@ some of the identities, whose partial cells are merged.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
-import polars as pl
 from apache_beam.coders import Coder, coders
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from meters.deduplicate import deduplicate
 from meters.measure import Cells
@@ -26,6 +27,7 @@ from meters.versions import Measuring, measurement_of
 from transforms.batches import CellsCoder
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
+from transforms.counts import Counts
 from transforms.frames import Frame, passes_for, read_pass
 from transforms.ingest import COUNTS
 from transforms.spill import IN_MEMORY, Spill
@@ -33,14 +35,30 @@ from transforms.spill import IN_MEMORY, Spill
 CellKey = tuple[int, int]
 """(customer shard, family)."""
 
+ROWS_PER_PASS = 750_000
+"""Slim rows of one pass."""
 
-ROWS_PER_PASS = 1_500_000
-"""Slim rows in memory at a time."""
+TOGETHER = 2
+"""Passes that are measured at a time: much of the work of one keeps one processor busy."""
+
+
+@dataclass
+class _Shard:
+    """What is known of a shard whose passes come one after the other."""
+
+    number: int
+    left: int
+    """Passes whose outputs are still to come."""
+    counts: Counter[str] = field(default_factory=Counter)
+    partial: dict[int, list[Cells]] = field(default_factory=dict)
 
 
 @beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class AggregateShard(beam.DoFn):  # type: ignore[misc]
-    """(shard, packed slim frames) -> (cell key, cells), and `Counts` under `COUNTS`."""
+    """(shard, `transforms.frames.Frame`s) -> (cell key, cells), and `Counts` under `COUNTS`.
+
+    A shard's last outputs may come with those of later shards, or at the bundle's end.
+    """
 
     def __init__(
         self, timeline: Timeline, *, tenant: str, warehouse: str, spill: Spill = IN_MEMORY
@@ -55,39 +73,71 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
         self._warehouse = connect(self._url)
         self._measurement = measurement_of(self._timeline)
         self._conflicts = Conflicts(self._warehouse, self._tenant)
+        self._threads = ThreadPoolExecutor(max_workers=TOGETHER)
+        self._pending: deque[tuple[_Shard, Future[tuple[list[Cells], Counts]]]] = deque()
+
+    def teardown(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def start_bundle(self) -> None:
+        """Forget what a bundle that failed has left."""
+        self._pending.clear()
 
     def process(self, element: tuple[int, Iterable[Frame]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities, and all cells of its customers."""
-        shard, found = element
+        number, found = element
         frames = list(found)
         passes = passes_for(frames, ROWS_PER_PASS)
-        counts: Counter[str] = Counter()
-        partial: dict[int, list[Cells]] = {}
-        for number in range(passes):
-            slim = read_pass(frames, number, passes, self._spill.get)
-            if slim.is_empty():
-                continue
-            for cells in self._measured(slim, counts):
-                # Distinct values need no merge: the warehouse drops repetitions of them.
-                if cells.values is not None:
-                    values = Cells(cells.family, cells.rows.clear(), cells.values)
-                    yield (shard, cells.family), values
-                partial.setdefault(cells.family, []).append(replace(cells, values=None))
-        yield TaggedOutput(COUNTS, dict(counts))
-        for family, parts in partial.items():
-            yield (shard, family), self._measurement.merge(parts)
+        shard = _Shard(number, passes)
+        for part in range(passes):
+            work = self._threads.submit(self._measure, frames, part, passes)
+            self._pending.append((shard, work))
+            if len(self._pending) > TOGETHER:
+                yield from self._emit()
 
-    def _measured(self, slim: pl.DataFrame, counts: Counter[str]) -> list[Cells]:
+    def finish_bundle(self) -> Iterator[object]:
+        """What is still being measured."""
+        while self._pending:
+            for output in self._emit():
+                if isinstance(output, TaggedOutput):
+                    value = GlobalWindows.windowed_value(output.value)
+                    yield TaggedOutput(output.tag, value)
+                else:
+                    yield GlobalWindows.windowed_value(output)
+
+    def _emit(self) -> Iterator[object]:
+        """The outputs of the pass that was begun first."""
+        shard, work = self._pending.popleft()
+        measured, counts = work.result()
+        for cells in measured:
+            # Distinct values need no merge: the warehouse drops repetitions of them.
+            if cells.values is not None:
+                values = Cells(cells.family, cells.rows.clear(), cells.values)
+                yield (shard.number, cells.family), values
+            shard.partial.setdefault(cells.family, []).append(replace(cells, values=None))
+        shard.counts.update(counts)
+        shard.left -= 1
+        if not shard.left:
+            yield TaggedOutput(COUNTS, dict(shard.counts))
+            for family, parts in shard.partial.items():
+                yield (shard.number, family), self._measurement.merge(parts)
+
+    def _measure(self, frames: list[Frame], part: int, passes: int) -> tuple[list[Cells], Counts]:
+        slim = read_pass(frames, part, passes, self._spill.get)
+        if slim.is_empty():
+            return [], {}
         unique = deduplicate(slim)
+        del slim
         measured = self._measurement.measure(unique.events)
-        counts.update(
-            accepted=unique.events.height,
-            duplicate=unique.duplicates,
-            conflict=self._conflicts.quarantine(unique, self._timeline.everything),
-            meter_errors=measured.meter_errors,
-            unattributed=measured.unattributed,
-        )
-        return measured.cells
+        counts = {
+            "accepted": unique.events.height,
+            "duplicate": unique.duplicates,
+            "conflict": self._conflicts.quarantine(unique, self._timeline.everything),
+            "meter_errors": measured.meter_errors,
+            "unattributed": measured.unattributed,
+        }
+        return measured.cells, counts
 
 
 @beam.typehints.with_input_types(Cells)

@@ -63,6 +63,13 @@ def test_nothing_merges_to_nothing():
     assert_combines(lambda: MergeCells(Timeline.of(CATALOG)), [], None)
 
 
+def unwindowed(output: Any) -> Any:
+    """What `finish_bundle` gives, as `process` would."""
+    if isinstance(output, TaggedOutput):
+        return TaggedOutput(output.tag, output.value.value)
+    return output.value
+
+
 class Shard:
     """One shard of a tenant, whose raw events are stored as ingest does."""
 
@@ -83,7 +90,8 @@ class Shard:
             packed += [
                 (part.height, part_slice, pack(part)) for _, part_slice, part in cut(slim, 1)
             ]
-        given = list(self.fn.process((0, packed)))
+        self.fn.start_bundle()
+        given = [*self.fn.process((0, packed)), *map(unwindowed, self.fn.finish_bundle())]
         [counts] = [each for each in given if isinstance(each, TaggedOutput)]
         assert counts.tag == COUNTS
         return counts.value, [each for each in given if each is not counts]

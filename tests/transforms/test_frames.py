@@ -10,7 +10,6 @@ from transforms import frames
 from transforms.batches import pack
 from transforms.frames import cut, passes_for, read_pass
 
-
 CUSTOMERS = np.array([0, 0, 0, 0, 1, 2, None], dtype=object)
 
 
