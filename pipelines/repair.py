@@ -16,7 +16,7 @@ import apache_beam as beam
 
 from meters.timeline import Timeline
 from transforms.counts import Counts, SumCounts, WriteJson
-from transforms.recompute import RecomputeUsage, Run
+from transforms.recompute import RecomputeUsage, Run, parts
 
 REPAIR_COUNTS = ("customers", "rows", "tombstones")
 
@@ -33,7 +33,7 @@ class Repair:
         """Compose the pipeline."""
         _ = (
             pipeline
-            | "Shards" >> beam.Create(list(range(self.run.shards)))
+            | "Shards" >> beam.Create(parts(self.run.shards))
             | "RecomputeUsage" >> RecomputeUsage(self.timeline, self.run)
             | "SumCounts" >> beam.CombineGlobally(SumCounts())
             | "Complete" >> beam.Map(complete)

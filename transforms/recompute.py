@@ -12,7 +12,7 @@ and events that have copies in them are marked dirty.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import apache_beam as beam
@@ -32,7 +32,7 @@ from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.counts import Counts
 from transforms.usage import write_usage
-from warehouse.affected import affected_events
+from warehouse.affected import affected_count, affected_events
 from warehouse.client import Warehouse
 from warehouse.ownership import mark_dirty, read_owners
 from warehouse.queries import CustomerSpan, usage_rows_for, usage_values_for
@@ -42,6 +42,20 @@ LEFT = "left"
 """The reason of a mark for an event whose hours, or some of them, were left to the stream."""
 
 HOUR = ["external_customer_id", "hour"]
+
+HOURS_AT_A_TIME = 50_000
+"""Hours of customers that are compared with what is stored at a time."""
+
+EVENTS_AT_A_TIME = 1_000_000
+"""About so many affected events are read at a time."""
+
+Part = tuple[int, int]
+"""The number of a part of the affected events, by identity, and how many parts there are."""
+
+
+def parts(count: int) -> list[Part]:
+    """All parts of `count`."""
+    return [(number, count) for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,8 @@ class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
         self._timeline = timeline
         self._run = run
 
-    def process(self, _: object, _ready: object) -> Iterator[int]:
-        """Hand on the number of each shard when they may be read."""
+    def process(self, _: object, _ready: object) -> Iterator[Part]:
+        """Hand on the parts of the affected events when they may be read."""
         run, warehouse = self._run, connect(self._run.warehouse)
         owners = read_owners(warehouse, run.tenant)
         mark_touched_hours(
@@ -76,7 +90,9 @@ class MarkTouchedHours(beam.DoFn):  # type: ignore[misc]
         if owners:
             found = left_identities(warehouse, run.tenant, run.run_id, run.shards, split=False)
             mark_left(warehouse, run.tenant, found)
-        yield from range(run.shards)
+        # What was stored before may be far more than what the run has read.
+        affected = affected_count(warehouse, run.tenant, run.run_id)
+        yield from parts(max(run.shards, -(-affected // EVENTS_AT_A_TIME)))
 
 
 def mark_left(warehouse: Warehouse, tenant: str, found: pa.Table) -> None:
@@ -87,7 +103,7 @@ def mark_left(warehouse: Warehouse, tenant: str, found: pa.Table) -> None:
 
 @beam.typehints.with_output_types(Counts)
 class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
-    """Numbers of the shards of a run whose hours are marked -> `Counts` of what was written.
+    """The `parts` of a run whose hours are marked -> `Counts` of what was written.
 
     `rows` were changed or new, `tombstones` are keys that no longer result, `customers`
     had touched hours.
@@ -121,7 +137,7 @@ class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
 
 @beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
 class RecomputeShard(beam.DoFn):  # type: ignore[misc]
-    """Shard number -> cells of all buckets that the run touched, from the raw events.
+    """`Part` -> cells of all buckets that the run touched, from the raw events.
 
     Conflicts with copies that earlier runs stored go to quarantine.
     """
@@ -137,14 +153,15 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         self._measurement = measurement_of(self._timeline)
         self._conflicts = Conflicts(self._warehouse, self._run.tenant)
 
-    def process(self, shard: int) -> Iterator[tuple[CellKey, Cells]]:
-        """All stored copies of this shard's identities, deduplicated and measured."""
+    def process(self, part: Part) -> Iterator[tuple[CellKey, Cells]]:
+        """All stored copies of this part's identities, deduplicated and measured."""
+        shard, shards = part
         batches = affected_events(
             self._warehouse,
             self._run.tenant,
             self._run.run_id,
             shard=shard,
-            shards=self._run.shards,
+            shards=shards,
         )
         frames = [
             self._projection.project(pa.Table.from_batches([batch]), report=False).slim
@@ -156,8 +173,8 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         self._conflicts.quarantine(unique, self._timeline.everything)
         measured = self._measurement.measure(unique.events)
         for cells in measured.cells:
-            for writer, part in self._measurement.split(cells, self._run.writers):
-                yield (writer, cells.family), part
+            for writer, mine in self._measurement.split(cells, self._run.writers):
+                yield (writer, cells.family), mine
 
 
 class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
@@ -184,18 +201,23 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
         if hours.is_empty():
             return
         made = [usage_rows(self._measurement, cells) for cells in found if cells is not None]
-        rows = self._touched(pl.concat([USAGE.to_frame(), *(rows for rows, _ in made)]), hours)
-        values = self._touched(
-            pl.concat([USAGE_VALUES.to_frame(), *(values for _, values in made)]), hours
-        )
-        stored = self._stored(hours)
-        kept = self._values(hours)
-        changed, changed_values = changes(rows, values, stored, kept)
-        write_usage(self._warehouse, self._run.tenant, changed, changed_values)
-        kept_rows = changed.filter(pl.col("events") > 0).height
+        rows = self._located([USAGE.to_frame(), *(rows for rows, _ in made)])
+        values = self._located([USAGE_VALUES.to_frame(), *(values for _, values in made)])
+        written = tombstones = 0
+        for some in hours.sort(HOUR).iter_slices(HOURS_AT_A_TIME):
+            changed, changed_values = changes(
+                _within(rows, some),
+                _within(values, some),
+                self._stored(some),
+                self._values(some),
+            )
+            write_usage(self._warehouse, self._run.tenant, changed, changed_values)
+            kept = changed.filter(pl.col("events") > 0).height
+            written += kept
+            tombstones += changed.height - kept
         yield {
-            "rows": kept_rows,
-            "tombstones": changed.height - kept_rows,
+            "rows": written,
+            "tombstones": tombstones,
             "customers": hours["external_customer_id"].n_unique(),
         }
 
@@ -207,19 +229,23 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
         ]
         return hours_of_run(self._warehouse, self._run.tenant, self._run.run_id, mine)
 
-    def _touched(self, frame: pl.DataFrame, hours: pl.DataFrame) -> pl.DataFrame:
-        located = with_hours(frame, "bucket_start", self._zones)
-        return located.join(hours.select(HOUR), on=HOUR, how="semi").drop("hour", "hour_end")
+    def _located(self, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+        return with_hours(pl.concat(frames), "bucket_start", self._zones)
 
     def _stored(self, hours: pl.DataFrame) -> pl.DataFrame:
         table = usage_rows_for(self._warehouse, self._run.tenant, _spans(hours))
         meters = [meter.id for meter in self._timeline.everything.meters]
         frame = from_stored(table).filter(pl.col("meter").is_in(meters))
-        return self._touched(frame, hours)
+        return _within(self._located([frame]), hours)
 
     def _values(self, hours: pl.DataFrame) -> pl.DataFrame:
         table = usage_values_for(self._warehouse, self._run.tenant, _spans(hours))
-        return self._touched(from_stored(table), hours)
+        return _within(self._located([from_stored(table)]), hours)
+
+
+def _within(located: pl.DataFrame, hours: pl.DataFrame) -> pl.DataFrame:
+    """The rows whose bucket starts in one of the hours."""
+    return located.join(hours.select(HOUR), on=HOUR, how="semi").drop("hour", "hour_end")
 
 
 def _spans(hours: pl.DataFrame) -> list[CustomerSpan]:

@@ -16,6 +16,7 @@ from tests.generators import Row, worlds
 from tests.meters.chain import Usage, catalog_of, event, meter, plain_usage
 from tests.oracle import Oracle
 from tests.pipelines.runs import Tenant
+from transforms import aggregate, frames, recompute
 
 NewTenant = Callable[[Catalog], Tenant]
 SEEDS = range(100, 104)
@@ -38,8 +39,12 @@ def whole() -> World:
 
 @pytest.fixture(autouse=True)
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small inputs are spread over several shards and writers as well."""
+    """Small inputs are spread over several shards, passes and writers as well."""
     monkeypatch.setattr(backfill, "ROWS_PER_SHARD", 250)
+    monkeypatch.setattr(frames, "SLICED_ROWS", 16)
+    monkeypatch.setattr(aggregate, "ROWS_PER_PASS", 30)
+    monkeypatch.setattr(recompute, "HOURS_AT_A_TIME", 7)
+    monkeypatch.setattr(recompute, "EVENTS_AT_A_TIME", 40)
 
 
 def test_one_run_gives_the_usage_and_the_counts_and_a_second_one_changes_nothing(
