@@ -1,9 +1,9 @@
 """How the memory allocators of this process keep what was freed.
 
 A backfill and a stream take and free the same large buffers again and again. Four
-allocators serve them (C, polars, Arrow, ClickHouse), each tuned to give memory back to the
-system at once, which then clears every page anew: up to a quarter of a run's processor
-time. Here they keep it for some seconds.
+allocators serve them (C, polars, Arrow, ClickHouse), most of them tuned to give memory
+back to the system at once, which then clears every page anew: about a tenth of a run's
+processor time. Here they keep it for some seconds.
 """
 
 from __future__ import annotations
