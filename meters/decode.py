@@ -65,13 +65,7 @@ def decode(raw: pa.Table, tenant: str, origin: str | pa.Array, rows: pa.Array) -
     may be one for each row.
     """
     origins = origin if isinstance(origin, pa.Array) else pa.repeat(pa.scalar(origin), len(rows))
-    frame = pl.DataFrame(
-        [
-            *(pl.Series(name, pl.from_arrow(raw.column(name))) for name in (*IDS, SUBSCRIPTION)),
-            *(_microseconds(raw, name) for name in TIMES),
-            pl.Series("timestamp_given", pl.from_arrow(raw.column("timestamp").is_valid())),
-        ]
-    )
+    frame = _ruled(raw)
     rules = _rules()
     refused = frame.select(pl.any_horizontal(broken for _, broken in rules)).to_series()
     quarantine = QUARANTINE_SCHEMA.empty_table()
@@ -84,6 +78,33 @@ def decode(raw: pa.Table, tenant: str, origin: str | pa.Array, rows: pa.Array) -
         origins = origins.filter(keep)
         return replace(_events(raw, frame, tenant, origins, rows, quarantine), kept=keep)
     return _events(raw, frame, tenant, origins, rows, quarantine)
+
+
+def refusals(raw: pa.Table) -> dict[int, Rejected]:
+    """Which rows of raw columns are no events, and why: those that `decode` refuses."""
+    frame = _ruled(raw)
+    rules = _rules()
+    refused = frame.select(pl.any_horizontal(broken for _, broken in rules)).to_series()
+    if not refused.any():
+        return {}
+    code = pl.coalesce(pl.when(broken).then(pl.lit(label)) for label, broken in rules)
+    codes = frame.filter(refused).select(code).to_series().to_list()
+    rows = raw.filter(refused.to_arrow()).to_pylist()
+    places = refused.arg_true().to_list()
+    return {
+        place: _rejected(row, code) for place, row, code in zip(places, rows, codes, strict=True)
+    }
+
+
+def _ruled(raw: pa.Table) -> pl.DataFrame:
+    """What the rules look at."""
+    return pl.DataFrame(
+        [
+            *(pl.Series(name, pl.from_arrow(raw.column(name))) for name in (*IDS, SUBSCRIPTION)),
+            *(_microseconds(raw, name) for name in TIMES),
+            pl.Series("timestamp_given", pl.from_arrow(raw.column("timestamp").is_valid())),
+        ]
+    )
 
 
 def _microseconds(raw: pa.Table, name: str) -> pl.Series:
@@ -188,6 +209,22 @@ def _quarantine(
 def _entry(
     row: dict[str, object], number: int, code: str, tenant: str, origin: str
 ) -> dict[str, object]:
+    rejected = _rejected(row, code)
+    return {
+        "tenant_id": tenant,
+        "origin": origin,
+        "origin_row": number,
+        "reason": rejected.reason,
+        "meter": "",
+        "field": rejected.field,
+        "detail": rejected.detail,
+        "event_id": row["event_id"] or "",
+        "external_customer_id": row["external_customer_id"] or "",
+        "payload": payload(row),
+    }
+
+
+def _rejected(row: dict[str, object], code: str) -> Rejected:
     field, reason = code.split("|")
     expected = {
         "missing_field": "present",
@@ -196,18 +233,7 @@ def _entry(
         "invalid_timestamp": timestamps.EXPECTED,
         "timestamp_out_of_range": _RANGE,
     }[reason]
-    return {
-        "tenant_id": tenant,
-        "origin": origin,
-        "origin_row": number,
-        "reason": reason,
-        "meter": "",
-        "field": field,
-        "detail": Rejected(reason, field, _shown(row[field]), expected).detail,
-        "event_id": row["event_id"] or "",
-        "external_customer_id": row["external_customer_id"] or "",
-        "payload": payload(row),
-    }
+    return Rejected(reason, field, _shown(row[field]), expected)
 
 
 def _shown(value: object) -> object:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from service import ingest_routes
 from service.access import anyone
 from service.context import Service
 from service.errors import add_handlers
@@ -28,8 +29,10 @@ async def healthz() -> dict[str, str]:
 
 def routers(service: Service) -> Sequence[APIRouter]:
     """The routes of a server; those that need a warehouse only where there is one."""
-    del service
-    return [health]
+    found = [health]
+    if service.intake is not None:
+        found.append(ingest_routes.router)
+    return found
 
 
 def create_app(service: Service) -> FastAPI:
@@ -45,7 +48,7 @@ def create_app(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        lifespan=_lifespan,
+        lifespan=lambda _: _life(service),
         redirect_slashes=False,
     )
     app.state.service = service
@@ -61,10 +64,15 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-def _lifespan(app: FastAPI) -> AbstractAsyncContextManager[None]:
+def _life(service: Service) -> AbstractAsyncContextManager[None]:
     @asynccontextmanager
     async def life() -> AsyncIterator[None]:
+        intake = service.intake
+        if intake is None:
+            yield
+            return
+        await intake.start()
         yield
+        await intake.close()
 
-    del app
     return life()

@@ -8,6 +8,9 @@ from typing import cast
 from fastapi import Request
 
 from meters.catalog import Catalog
+from service.bodies import Room
+from service.idempotency import Answers
+from service.intake import Intake
 from service.keys import KeyStore
 from service.rates import Rates
 from service.settings import Settings
@@ -18,14 +21,19 @@ from warehouse.client import Warehouse
 class Service:
     """One server: its settings, keys, catalog and warehouse.
 
-    A server that only takes events may have no catalog and no warehouse.
+    A server that only takes events may have no catalog and no warehouse. With `only_tenant`
+    it takes those of one tenant, as its own pipeline works for that one alone.
     """
 
     settings: Settings
     keys: KeyStore
     catalog: Catalog | None = None
     warehouse: Warehouse | None = None
+    intake: Intake | None = None
+    only_tenant: str | None = None
     rates: Rates = field(default_factory=Rates)
+    room: Room = field(default_factory=Room)
+    answers: Answers = field(default_factory=Answers)
 
 
 async def service_of(request: Request) -> Service:

@@ -4,9 +4,10 @@
      "detail": "timestamp must be ... (got 'yesterday')", "request_id": "...",
      "errors": [{"path": "timestamp", "reason": "invalid_timestamp", "value": "yesterday",
                  "expected": "an RFC 3339 time with an offset"}],
-     "error": {"message": ...}}
+     "message": "timestamp must be ... (got 'yesterday')"}
 
-Problem details by RFC 9457. `error.message` is there for clients of FlexPrice, which show it.
+Problem details by RFC 9457. `message` is what clients of FlexPrice show; they read plain JSON
+alone, so an answer is `application/problem+json` only for who asks for that.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.responses import Response
 from meters.errors import Rejected, WarehouseUnavailable
 
 _LOG = logging.getLogger(__name__)
+_PROBLEM = "application/problem+json"
 _PLAIN = (str, int, float, bool, type(None))
 
 
@@ -90,7 +92,7 @@ def unavailable(detail: str, *, after: int = 1, **extra: Any) -> ApiError:
     return ApiError(503, "unavailable", detail, headers={"retry-after": str(after)}, extra=extra)
 
 
-def answer(error: ApiError, request_id: str) -> Response:
+def answer(error: ApiError, request: Request) -> Response:
     """The response."""
     content = {
         "type": "about:blank",
@@ -98,13 +100,14 @@ def answer(error: ApiError, request_id: str) -> Response:
         "status": error.status,
         "code": error.code,
         "detail": error.detail,
-        "request_id": request_id,
+        "request_id": _id(request),
         "errors": error.faults,
-        "error": {"message": error.detail},
+        "message": error.detail,
         **error.extra,
     }
     body = msgspec.json.encode(content)
-    return Response(body, error.status, error.headers, media_type="application/problem+json")
+    kind = _PROBLEM if _PROBLEM in request.headers.get("accept", "") else "application/json"
+    return Response(body, error.status, error.headers, media_type=kind)
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -121,14 +124,14 @@ def _id(request: Request) -> str:
 
 
 async def _api_error(request: Request, error: Exception) -> Response:
-    return answer(cast(ApiError, error), _id(request))
+    return answer(cast(ApiError, error), request)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
     found = cast(HTTPException, error)
     code = http.HTTPStatus(found.status_code).phrase.lower().replace(" ", "_")
     headers = dict(found.headers or {})
-    return answer(ApiError(found.status_code, code, found.detail, headers=headers), _id(request))
+    return answer(ApiError(found.status_code, code, found.detail, headers=headers), request)
 
 
 async def _wrong_parameters(request: Request, error: Exception) -> Response:
@@ -142,11 +145,11 @@ async def _wrong_parameters(request: Request, error: Exception) -> Response:
         for found in cast(RequestValidationError, error).errors()
     ]
     detail = f"{faults[0].path}: {faults[0].expected} (got {faults[0].value!r})"
-    return answer(ApiError(422, "invalid_parameter", detail, faults=faults), _id(request))
+    return answer(ApiError(422, "invalid_parameter", detail, faults=faults), request)
 
 
 async def _no_warehouse(request: Request, error: Exception) -> Response:
-    return answer(unavailable(f"the warehouse is away: {error}", after=5), _id(request))
+    return answer(unavailable(f"the warehouse is away: {error}", after=5), request)
 
 
 async def _failed(request: Request, error: Exception) -> Response:
@@ -154,7 +157,7 @@ async def _failed(request: Request, error: Exception) -> Response:
     # This answer is made outside of the middleware that marks all others.
     headers = {"x-request-id": _id(request)}
     detail = "this request failed in the server"
-    return answer(ApiError(500, "failed", detail, headers=headers), _id(request))
+    return answer(ApiError(500, "failed", detail, headers=headers), request)
 
 
 def _shown(value: object) -> str | None:

@@ -137,7 +137,7 @@ def test_a_failure_in_the_server_says_nothing_of_it(client: TestClient) -> None:
 
 def test_an_unknown_path_or_method_has_the_same_shape(client: TestClient) -> None:
     for got in (client.get("/nothing"), client.delete("/healthz")):
-        assert got.headers["content-type"] == "application/problem+json"
+        assert got.headers["content-type"] == "application/json"
         assert got.json()["code"] in ("not_found", "method_not_allowed")
 
 

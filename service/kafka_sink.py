@@ -1,0 +1,158 @@
+"""Events to Kafka: an idempotent producer, acknowledged by all replicas in sync.
+
+The producer is polled by the event loop itself, so a request costs no change of threads.
+A broker that is slow or away shows in the age of the oldest request: while that one waits
+longer than a stall, others are refused at once, and when it is over the next one tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from service.settings import Limits
+from service.sinks import Record, Written
+from transforms.kafka_client import KafkaSettings
+
+_LOG = logging.getLogger(__name__)
+_POLL_SECONDS = 0.002
+_STALL_SECONDS = 2.0
+_LINGER_MS = 3
+
+
+class _Request:
+    """Records of one request on their way to the broker."""
+
+    __slots__ = ("began", "future", "left", "written")
+
+    def __init__(self, size: int, future: asyncio.Future[Written], now: float) -> None:
+        self.left = size
+        self.future = future
+        self.began = now
+        self.written = Written()
+
+    def settled(self, place: int, error: KafkaError | None, _message: object) -> None:
+        """One record is durable, or is not known to be."""
+        if error is not None:
+            self.written.failed.append(place)
+            self.written.reason = error.str()
+        self.left -= 1
+
+
+class KafkaSink:
+    """One producer for one topic."""
+
+    def __init__(self, settings: KafkaSettings, limits: Limits) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._fatal = False
+        self._producer = self._connect()
+        self._open: dict[int, _Request] = {}
+        self._number = 0
+        self._waiting = 0
+        self._busy = asyncio.Event()
+        self._pump: asyncio.Task[None] | None = None
+
+    def _connect(self) -> Producer:
+        config: dict[str, Any] = {
+            "linger.ms": _LINGER_MS,
+            "compression.type": "lz4",
+            # As Java's producers do it, so that all copies of an event share a partition.
+            "partitioner": "murmur2_random",
+            "queue.buffering.max.messages": 2 * self._limits.waiting,
+            **self._settings.client(),
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.timeout.ms": int(self._limits.patience * 1000),
+            "message.max.bytes": self._limits.event + 64 * 1024,
+            "log_level": 2,
+            "error_cb": self._failed,
+        }
+        return Producer(config, logger=_LOG)
+
+    def _failed(self, error: KafkaError) -> None:
+        self._fatal = self._fatal or error.fatal()
+
+    async def start(self) -> None:
+        """Begin to poll."""
+        self._pump = asyncio.create_task(self._poll())
+
+    def refusal(self, count: int) -> str | None:
+        """Too much waits, or the broker has not answered for a while."""
+        if self._waiting + count > self._limits.waiting:
+            return f"{self._waiting} events wait for the broker already"
+        oldest = next(iter(self._open.values()), None)
+        if oldest is not None and time.monotonic() - oldest.began > _STALL_SECONDS:
+            return "the broker does not answer"
+        return None
+
+    def write(self, records: Sequence[Record], at: int) -> asyncio.Future[Written]:
+        """Hand the records to the producer; the future is done when all are settled."""
+        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        request = _Request(len(records), future, time.monotonic())
+        settled = request.settled
+        stamp = at // 1000
+        messages = [
+            {"key": key, "value": value, "timestamp": stamp, "callback": partial(settled, place)}
+            for place, (key, value) in enumerate(records)
+        ]
+        try:
+            queued = self._producer.produce_batch(self._settings.topic, messages)
+        except (KafkaException, BufferError) as error:
+            future.set_result(Written(list(range(len(records))), str(error)))
+            return future
+        if queued < len(messages):
+            for place, message in enumerate(messages):
+                if isinstance(refused := message.get("_error"), KafkaError):
+                    request.settled(place, refused, None)
+        self._number += 1
+        self._open[self._number] = request
+        self._waiting += len(records)
+        self._busy.set()
+        return future
+
+    async def close(self) -> None:
+        """Wait for the answers of the broker, at most as long as one may take."""
+        until = time.monotonic() + self._limits.patience + 1
+        while self._open and time.monotonic() < until:
+            await asyncio.sleep(_POLL_SECONDS)
+        if self._pump is not None:
+            self._pump.cancel()
+        self._producer.flush(1)
+
+    async def _poll(self) -> None:
+        while True:
+            if not self._open:
+                self._busy.clear()
+                await self._busy.wait()
+            if self._producer.poll(0):
+                self._settle()
+                await asyncio.sleep(0)
+            else:
+                self._settle()
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def _settle(self) -> None:
+        done = [number for number, request in self._open.items() if request.left <= 0]
+        for number in done:
+            request = self._open.pop(number)
+            request.written.failed.sort()
+            if not request.future.done():
+                request.future.set_result(request.written)
+        if done:
+            self._waiting = sum(request.left for request in self._open.values())
+        if self._fatal:
+            self._renew()
+
+    def _renew(self) -> None:
+        """A producer that has lost its place for good makes way for another one."""
+        if not self._open:
+            _LOG.warning("Kafka: a new producer takes over after a fatal error")
+            self._producer = self._connect()
+            self._fatal = False
