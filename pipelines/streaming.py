@@ -13,6 +13,7 @@ import apache_beam as beam
 
 from meters.timeline import Timeline
 from transforms.kafka_source import ReadMessages
+from transforms.log_source import ReadLogRound
 from transforms.shard_stage import ShardStage
 from transforms.shards_in_process import End, ShardsInProcess
 from transforms.stream_ingest import IngestMessages
@@ -57,17 +58,24 @@ class Streaming:
 
 @dataclass(frozen=True)
 class StreamingRound:
-    """One round of a stream on a runner whose pipelines end."""
+    """One round of a stream on a runner whose pipelines end.
+
+    It reads Kafka, or the event log in the folder `log`, which this process has open.
+    """
 
     options: StreamOptions
     timeline: Timeline
+    log: str | None = None
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline of a round."""
+        read = ReadRound(self.options)
+        if self.log is not None:
+            read = ReadLogRound(self.options, self.log)
         _ = (
             pipeline
             | "Splits" >> beam.Create(range(self.options.kafka.splits))
-            | "Read" >> beam.ParDo(ReadRound(self.options))
+            | "Read" >> beam.ParDo(read)
             | "Ingest" >> beam.ParDo(IngestMessages(self.options, self.timeline))
             | "Shards" >> beam.ParDo(ShardsInProcess(self.options, self.timeline))
         )

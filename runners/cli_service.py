@@ -37,6 +37,38 @@ def key_path(given: str | None) -> Path:
     show_default=True,
     help="The port to listen at; 0 takes a free one and says which.",
 )
+@click.option(
+    "--bootstrap-servers",
+    "bootstrap",
+    metavar="HOST:PORT,...",
+    help="Kafka, which takes the events. Without it a pipeline in this process does.",
+)
+@click.option("--topic", default="events", show_default=True, help="The topic for events.")
+@click.option(
+    "--kafka-properties",
+    "properties",
+    metavar="FILE",
+    help="Settings of librdkafka (TLS, SASL), name=value lines; ${NAME} is from the environment.",
+)
+@click.option(
+    "--spool",
+    metavar="FOLDER",
+    help="Where events wait on disk: for the pipeline in this process (./beammeter-spool), or, "
+    "if given, for a broker that is away.",
+)
+@click.option(
+    "--spool-gib",
+    type=click.FloatRange(0.001),
+    default=10.0,
+    show_default=True,
+    help="The most that may wait there.",
+)
+@click.option(
+    "--requests-rate", type=click.FloatRange(0, min_open=True), help="Requests a second by key."
+)
+@click.option(
+    "--events-rate", type=click.FloatRange(0, min_open=True), help="Events a second by key."
+)
 def serve(
     catalog: str | None, clickhouse: str | None, key_file: str | None, **options: Any
 ) -> None:
@@ -44,10 +76,11 @@ def serve(
 
     The first start without keys makes one and keeps it beside the file of keys.
     """
-    from runners.serve import run_serve
+    from runners.serve import ServeCommand, run_serve
 
     options.pop("form")
-    run_serve(catalog, warehouse_url(clickhouse), key_path(key_file), **options)
+    command = ServeCommand(**options)
+    run_serve(catalog, warehouse_url(clickhouse), key_path(key_file), command)
 
 
 @click.group()

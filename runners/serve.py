@@ -2,32 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from runners.cli_options import catalog_path
 from runners.commands import Url, open_warehouse, remember
+from runners.local_stream import LocalStream
 from runners.output import notice
 from service.app import create_app
 from service.context import Service
+from service.intake import Intake
+from service.kafka_sink import KafkaSink
 from service.keys import RIGHTS, KeyStore, write_private
+from service.log_sink import LogSink
 from service.server import serve
-from service.settings import Settings
+from service.settings import GIB, Limits, Settings
+from service.sinks import Sink
+from service.spooled_sink import SpooledSink
+from transforms.event_log import EventLog
+from transforms.kafka_client import KafkaSettings, check_topic
+from warehouse.client import Warehouse
+
+SPOOL = "beammeter-spool"
+"""The folder of the local log where none is given."""
 
 
-def run_serve(
-    path: str | None, url: Url, key_file: Path, *, host: str, port: int, tenant: str
-) -> None:
+@dataclass(frozen=True)
+class ServeCommand:
+    """What the command line asks for. Without `bootstrap`, events go to the local pipeline."""
+
+    host: str
+    port: int
+    tenant: str
+    bootstrap: str | None
+    topic: str
+    properties: str | None
+    spool: str | None
+    spool_gib: float
+    requests_rate: float | None
+    events_rate: float | None
+
+
+def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand) -> None:
     """Serve until SIGINT or SIGTERM."""
-    settings = Settings(host=host, port=port, tenant=tenant)
-    catalog = load_catalog(catalog_path(path))
+    rates = Limits(requests_rate=command.requests_rate, events_rate=command.events_rate)
+    settings = Settings(command.host, command.port, command.tenant, rates)
     keys = KeyStore(key_file)
     keys.all()
-    with open_warehouse(url) as warehouse:
-        remember(warehouse, tenant, catalog)
-        first_key(keys, tenant)
+    if path is None and command.bootstrap is not None:
+        # Takes events alone: needs no catalog, and no warehouse.
+        first_key(keys, command.tenant)
+        with _kafka(command, settings.limits) as sink:
+            service = Service(settings, keys, intake=_intake(sink, settings))
+            serve(create_app(service), settings, notice)
+        return
+    catalog = load_catalog(catalog_path(path))
+    with open_warehouse(url) as warehouse, ExitStack() as stack:
         service = Service(settings, keys, catalog, warehouse)
+        if command.bootstrap is not None:
+            sink = stack.enter_context(_kafka(command, settings.limits))
+            service = replace(service, intake=_intake(sink, settings))
+        else:
+            sink = stack.enter_context(_local(command, settings, warehouse, url[0], catalog))
+            intake, tenant = _intake(sink, settings), command.tenant
+            service = replace(service, intake=intake, only_tenant=tenant)
+        remember(warehouse, command.tenant, catalog)
+        first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
+
+
+def _intake(sink: Sink, settings: Settings) -> Intake:
+    return Intake(sink, settings.limits)
+
+
+@contextmanager
+def _kafka(command: ServeCommand, limits: Limits) -> Iterator[Sink]:
+    """Kafka, with the spool behind it where a folder is given."""
+    assert command.bootstrap is not None
+    settings = KafkaSettings(
+        bootstrap=command.bootstrap,
+        topic=command.topic,
+        group="",
+        splits=1,
+        properties=command.properties,
+    )
+    if command.spool is None:
+        check_topic(settings)
+        yield KafkaSink(settings, limits)
+        return
+    log = EventLog(Path(command.spool))
+    try:
+        kafka = KafkaSink(settings, limits)
+        yield SpooledSink(kafka, LogSink(log, limits, _bytes(command)), log)
+    finally:
+        log.close()
+
+
+@contextmanager
+def _local(
+    command: ServeCommand, settings: Settings, warehouse: Warehouse, url: str, catalog: Catalog
+) -> Iterator[Sink]:
+    """The local log, and the pipeline that reads it."""
+    log = EventLog(Path(command.spool or SPOOL))
+    stream = LocalStream(log, warehouse, url, command.tenant, catalog)
+    stream.start()
+    try:
+        yield LogSink(log, settings.limits, _bytes(command))
+    finally:
+        stream.stop()
+        log.close()
+
+
+def _bytes(command: ServeCommand) -> int:
+    return round(command.spool_gib * GIB)
 
 
 def first_key(keys: KeyStore, tenant: str) -> None:

@@ -76,9 +76,9 @@ class MessageReader:
     """Reads messages of one topic for one tenant."""
 
     def __init__(self, topic: str, tenant: str) -> None:
-        self._topic = topic
+        self._name = topic if "://" in topic else f"kafka://{topic}"
         self._tenant = tenant
-        self._lines = LineReader(Mapping(), f"kafka://{topic}", 0)
+        self._lines = LineReader(Mapping(), self._name, 0)
 
     def read(self, messages: Messages) -> RawMessages:
         """The raw columns of all messages that belong to the tenant."""
@@ -116,7 +116,7 @@ class MessageReader:
 
     def origin(self, partition: int) -> str:
         """How the messages of a partition are named as an origin."""
-        return f"kafka://{self._topic}/{partition}"
+        return f"{self._name}/{partition}"
 
     def _origins(self, partitions: npt.NDArray[np.int64]) -> pa.Array:
         numbers, codes = np.unique(partitions, return_inverse=True)

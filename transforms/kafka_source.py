@@ -20,9 +20,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
 import numpy as np
@@ -135,12 +135,19 @@ class _Open:
     busy: float
 
 
+class Committed(Protocol):
+    """What can be told that everything before some offsets is durable."""
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Offsets by partition."""
+
+
 class _Consumers:
     """The consumers of this process."""
 
     def __init__(self) -> None:
         self._idle: dict[tuple[str, int], _Open] = {}
-        self._last: dict[tuple[str, int], SplitConsumer] = {}
+        self._last: dict[tuple[str, int], Committed] = {}
         self._guard = threading.Lock()
 
     def take(self, job: str, settings: KafkaSettings, split: int, position: Position) -> _Open:
@@ -173,6 +180,11 @@ class _Consumers:
             self._last[job, split] = used.consumer
         if other is not None:
             other.consumer.close()
+
+    def follow(self, job: str, split: int, consumer: Committed) -> None:
+        """Let `commit` reach what reads a split, where that is no topic of Kafka."""
+        with self._guard:
+            self._last[job, split] = consumer
 
     def commit(self, job: str, split: int, offsets: dict[int, int]) -> None:
         """Tell the consumer group that everything before these offsets is durable."""

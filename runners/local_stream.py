@@ -1,0 +1,125 @@
+"""The pipeline inside `beammeter serve`: the local log -> usage, round by round, in a thread.
+
+The chain is that of `beammeter stream`; only its source is the log of this process. A round
+begins when an event arrives, so that usage shows it a moment later.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+
+from meters.catalog import Catalog
+from meters.timeline import ALWAYS, Timeline
+from pipelines.streaming import StreamingRound
+from runners.launch import options as launch_options
+from runners.launch import run
+from transforms.event_log import EventLog
+from transforms.kafka_source import CONSUMERS
+from transforms.log_source import LOGS, log_settings
+from transforms.shard_memory import MEMORY
+from transforms.stream_options import StreamOptions
+from warehouse.client import Warehouse
+from warehouse.leases import exclusive
+from warehouse.ownership import take_over
+from warehouse.recovery import newest
+
+_LOG = logging.getLogger(__name__)
+_FLUSH_SECONDS = 0.5
+_BUSY_SECONDS = 3 * _FLUSH_SECONDS
+_ROUND_SECONDS = 0.1
+_IDLE_SECONDS = 10.0
+_SLICE = 0.25
+_PAUSE = 5.0
+_LAST_ROUNDS = 20
+
+
+class LocalStream:
+    """Reads one log into one warehouse until it is stopped.
+
+    `problem` says why it does not go on, and is None while it does.
+    """
+
+    def __init__(
+        self, log: EventLog, warehouse: Warehouse, url: str, tenant: str, catalog: Catalog
+    ) -> None:
+        self._log = log
+        self._warehouse = warehouse
+        self._url = url
+        self._tenant = tenant
+        self._timeline = Timeline([(ALWAYS, catalog)])
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="local-stream", daemon=True)
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Take the tenant's open buckets over and begin to read."""
+        LOGS.put(self._log)
+        self._thread.start()
+
+    def stop(self, seconds: float = 60.0) -> None:
+        """Read what is in the log, give the buckets away, and end."""
+        self._stop.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            job = uuid.uuid4().hex
+            try:
+                self._read(job)
+            except Exception as error:
+                self.problem = str(error) or type(error).__name__
+                _LOG.warning("the pipeline stopped: %s; trying again", self.problem)
+            finally:
+                CONSUMERS.close(job)
+                MEMORY.drop(job)
+                LOGS.forget(job)
+            if self._stop.wait(_PAUSE if self.problem else 0):
+                return
+
+    def _read(self, job: str) -> None:
+        options = StreamOptions(
+            job=job,
+            tenant=self._tenant,
+            warehouse=self._url,
+            kafka=log_settings(),
+            shards=1,
+            flush_seconds=_FLUSH_SECONDS,
+            bundle_seconds=_ROUND_SECONDS,
+            idle_seconds=_IDLE_SECONDS,
+        )
+        with exclusive(self._warehouse, self._tenant):
+            first = max(0, newest(self._warehouse, self._tenant).timestamp - options.lateness_us)
+            take_over(self._warehouse, self._tenant, options.shards, first, _now())
+        rounds = StreamingRound(options, self._timeline, log=str(self._log.folder))
+        consumer = LOGS.consumer(job, self._log.folder)
+        busy_until = 0.0
+        while not self._stop.is_set():
+            if self._arrived(consumer.reader.offset, busy_until):
+                busy_until = time.monotonic() + _BUSY_SECONDS
+            run(rounds.build, launch_options("direct"))
+            self.problem = None
+        consumer.drained = True
+        for _ in range(_LAST_ROUNDS):
+            is_read = consumer.reader.offset >= self._log.end
+            consumer.ticked = 0.0
+            run(rounds.build, launch_options("direct"))
+            if is_read:
+                break
+            time.sleep(_FLUSH_SECONDS)
+
+    def _arrived(self, offset: int, busy_until: float) -> bool:
+        """Whether there is something to read; waits a while where nothing is to be flushed."""
+        if time.monotonic() < busy_until:
+            return self._log.end > offset
+        until = time.monotonic() + _IDLE_SECONDS
+        while not self._stop.is_set() and time.monotonic() < until:
+            if self._log.wait(offset, _SLICE):
+                return True
+        return False
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
