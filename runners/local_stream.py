@@ -12,10 +12,11 @@ import time
 import uuid
 
 from meters.catalog import Catalog
-from meters.timeline import ALWAYS, Timeline
 from pipelines.streaming import StreamingRound
+from runners.catalogs import begin
 from runners.launch import options as launch_options
 from runners.launch import run
+from transforms.catalogs import CATALOGS
 from transforms.event_log import EventLog
 from transforms.kafka_source import CONSUMERS
 from transforms.log_source import LOGS, log_settings
@@ -49,7 +50,7 @@ class LocalStream:
         self._warehouse = warehouse
         self._url = url
         self._tenant = tenant
-        self._timeline = Timeline([(ALWAYS, catalog)])
+        self._catalog = catalog
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="local-stream", daemon=True)
         self.problem: str | None = None
@@ -76,6 +77,7 @@ class LocalStream:
                 CONSUMERS.close(job)
                 MEMORY.drop(job)
                 LOGS.forget(job)
+                CATALOGS.drop(job)
             if self._stop.wait(_PAUSE if self.problem else 0):
                 return
 
@@ -92,8 +94,9 @@ class LocalStream:
         )
         with exclusive(self._warehouse, self._tenant):
             first = max(0, newest(self._warehouse, self._tenant).timestamp - options.lateness_us)
+            timeline = begin(self._warehouse, self._tenant, self._catalog)
             take_over(self._warehouse, self._tenant, options.shards, first, _now())
-        rounds = StreamingRound(options, self._timeline, log=str(self._log.folder))
+        rounds = StreamingRound(options, timeline, log=str(self._log.folder))
         consumer = LOGS.consumer(job, self._log.folder)
         busy_until = 0.0
         while not self._stop.is_set():

@@ -64,13 +64,13 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
     with open_warehouse(url) as warehouse, ExitStack() as stack:
         service = Service(settings, keys, catalog, warehouse)
         if command.bootstrap is not None:
+            remember(warehouse, command.tenant, catalog)
             sink = stack.enter_context(_kafka(command, settings.limits))
             service = replace(service, intake=_intake(sink, settings))
         else:
             sink = stack.enter_context(_local(command, settings, warehouse, url[0], catalog))
             intake, tenant = _intake(sink, settings), command.tenant
             service = replace(service, intake=intake, only_tenant=tenant)
-        remember(warehouse, command.tenant, catalog)
         first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
 

@@ -62,10 +62,14 @@ class EventLog:
         self._lock = _locked(folder)
         self._guard = threading.Lock()
         self._grown = threading.Condition(self._guard)
-        self.committed = _read_committed(folder)
-        self.end = self.committed
-        self.bytes = 0
-        self._recover()
+        try:
+            self.committed = _read_committed(folder)
+            self.end = self.committed
+            self.bytes = 0
+            self._recover()
+        except BaseException:
+            self._lock.close()
+            raise
         segments = _segments(folder)
         current = segments[-1] if segments else self._path(self.end)
         self._file = open(current, "ab")  # noqa: SIM115 (closed by `close`)
