@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from tests.cli import ROOT, Running, run, start
 from tests.conftest import or_skip
@@ -102,6 +102,22 @@ class Stream:
         self._running.append(start(*self.arguments(url, *options)))
         return self._running[-1]
 
+    def wait_for(self, messages: int) -> None:
+        """Until the stream has stored so many messages, as its offsets say."""
+        group = {"bootstrap.servers": self.bootstrap, "group.id": "beammeter-default"}
+        consumer = Consumer(group)
+        partitions = [TopicPartition(self.topic, number) for number in range(3)]
+        until = time.monotonic() + 180
+        try:
+            while time.monotonic() < until:
+                found = consumer.committed(partitions, timeout=60)
+                if sum(max(0, each.offset) for each in found) >= messages:
+                    return
+                time.sleep(0.1)
+        finally:
+            consumer.close()
+        raise AssertionError(f"not {messages} messages were stored within three minutes")
+
     def stop(self) -> None:
         """End what still runs."""
         for running in self._running:
@@ -144,9 +160,9 @@ def test_a_run_on_prism_that_is_killed_and_started_again(stream: Stream, prism: 
     stream.send(events(3, 4000))
     options = ("--runner", "prism", "--prism-location", prism)
     under_way = stream.start(url, *options)
-    time.sleep(7)
+    stream.wait_for(4000)
     stream.send(events(4, 4000))
-    time.sleep(1.5)
+    stream.wait_for(4001)
     under_way.process.kill()
     under_way.wait()
     stream.send(events(5, 2000))
