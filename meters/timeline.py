@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
@@ -19,13 +20,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from meters.buckets import bucket_of
 from meters.catalog import Catalog, catalog_of
 from meters.catalog_file import catalog_from_content, catalog_hash
 from meters.event import QUARANTINE_SCHEMA
 from meters.measure import Measurement
 from meters.projection import Projected, Projection, index_of
 from meters.shards import owner_hash
-from meters.zones import LEAST_US
+from meters.zones import LEAST_US, microseconds
 
 ALWAYS = LEAST_US
 """The instant from which the first catalog of a timeline holds."""
@@ -113,6 +115,16 @@ class Timeline:
             ),
             broken=sum(part.broken for part in parts),
         )
+
+    def version_at(self, customer: str, at: datetime) -> int:
+        """The version that meters the customer's local hour around `at`; see `versions`."""
+        found = 0
+        for version, (effective, catalog) in enumerate(self.entries):
+            known = catalog.customers_by_id.get(customer)
+            zone = known.time_zone if known is not None else "UTC"
+            if version and microseconds(bucket_of(at, zone, ()).start) >= effective:
+                found = version
+        return found
 
     def project(self, version: int, events: pa.Table, *, report: bool = True) -> Projected:
         """Project events that belong to one version of the catalog."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import apache_beam as beam
 from apache_beam.coders import Coder
@@ -31,6 +32,7 @@ from meters.collection import without_collection
 from meters.periods import Span
 from transforms import progress
 from transforms.background import Background
+from transforms.catalogs import stored_timeline
 from transforms.connection import connect
 from transforms.quantities import Quantities
 from warehouse.invoices import Texts, write_texts
@@ -109,6 +111,7 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         self._warehouse = connect(self._url)
         self._reader = ThreadPoolExecutor(max_workers=1)
+        self._timeline = cache(lambda: stored_timeline(self._warehouse, self._tenant))
 
     def start_bundle(self) -> None:
         """Nothing is being read yet."""
@@ -122,7 +125,7 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
                 for entry in part.catalog.subscriptions
                 for slot in due_slots(part.catalog, entry.id, self._as_of)
             ]
-        quantities = Quantities(part.catalog, self._warehouse, self._tenant)
+        quantities = Quantities(part.catalog, self._warehouse, self._tenant, self._timeline)
         usage = self._reader.submit(_usage_of, quantities, slots)
         self._reading.append((part, slots, usage))
         if len(self._reading) > 1:

@@ -11,7 +11,7 @@ spans (customer, subscription, from, until)
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -28,6 +28,7 @@ from meters.numbers import from_scaled, parse_number
 from meters.periods import Span
 from meters.readings import reading_of
 from meters.scalars import parse_json
+from meters.timeline import Timeline
 from meters.usage import state_of
 from meters.zones import local_date
 from transforms.carried import Carried
@@ -46,13 +47,24 @@ Usage = dict[str, UsageOf]
 
 
 class Quantities:
-    """Reads usage for the charges of one catalog."""
+    """Reads usage for the charges of one catalog.
 
-    def __init__(self, catalog: Catalog, warehouse: Warehouse, tenant: str) -> None:
+    `timeline` gives the catalogs of the tenant in time, or None: single events are metered
+    by the one of their hour, as usage was.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        warehouse: Warehouse,
+        tenant: str,
+        timeline: Callable[[], Timeline | None] = lambda: None,
+    ) -> None:
         self._catalog = catalog
+        self._timeline = timeline
         self._warehouse = warehouse
         self._tenant = tenant
-        self._attribution: Attribution | None = None
+        self._attributions: dict[int, Attribution] = {}
 
     def of(
         self,
@@ -205,6 +217,14 @@ class Quantities:
         names = {meter.event_name for meters in asked for meter in meters.values()}
         if not names:
             return
+        timeline = self._timeline()
+        for catalog in timeline.catalogs if timeline is not None else ():
+            names |= {
+                catalog.meters_by_id[meter].event_name
+                for meters in asked
+                for meter in meters
+                if meter in catalog.meters_by_id
+            }
         timed = [
             (span[0], span[2], span[3]) for span, need in zip(spans, asked, strict=True) if need
         ]
@@ -222,7 +242,7 @@ class Quantities:
             within = [row for row in events[customer] if start <= row["timestamp"] < end]
             for meter in meters.values():
                 prices = _price_properties(needs[at], meter)
-                singles = tuple(self._singles(meter, spans[at], within, prices))
+                singles = tuple(self._singles(meter, spans[at], within, prices, timeline))
                 if meter.id in prorated:
                     singles = (*carried.singles(at, meter), *singles)
                 if singles:
@@ -230,16 +250,26 @@ class Quantities:
                     usage[at][meter.id] = replace(known, singles=singles)
 
     def _singles(
-        self, meter: Meter, span: UsageSpan, events: Iterable[Row], prices: set[str]
+        self,
+        meter: Meter,
+        span: UsageSpan,
+        events: Iterable[Row],
+        prices: set[str],
+        timeline: Timeline | None,
     ) -> Iterator[Single]:
-        if self._attribution is None:
-            self._attribution = Attribution(self._catalog)
         customer, subscription, _, _ = span
         for row in events:
             at, explicit = row["timestamp"], row["external_subscription_id"]
+            version, then = -1, meter
+            if timeline is not None and len(timeline.catalogs) > 1:
+                version = timeline.version_at(customer, at)
+                known = timeline.catalogs[version].meters_by_id.get(meter.id)
+                if known is None:
+                    continue
+                then = known
             try:
                 found = reading_of(
-                    meter,
+                    then,
                     event_name=row["event_name"],
                     event_id=row["event_id"],
                     timestamp=at,
@@ -247,7 +277,8 @@ class Quantities:
                 )
             except Rejected:  # in quarantine for this meter since it was measured
                 continue
-            owner = self._attribution.subscription_for(customer, meter.id, at, explicit)
+            attribution = self._attribution(version, timeline)
+            owner = attribution.subscription_for(customer, meter.id, at, explicit)
             if found is None or owner != subscription:
                 continue
             group, reading = found
@@ -255,6 +286,15 @@ class Quantities:
             item = "" if reading.value_hash is None else reading.value_hash.hex()
             asked = _prices(row["properties"], prices)
             yield Single(at, row["event_id"], value, asked, group, item)
+
+    def _attribution(self, version: int, timeline: Timeline | None) -> Attribution:
+        """Under a version of the timeline; -1 is the catalog that is billed by."""
+        if version not in self._attributions:
+            catalog = self._catalog
+            if timeline is not None and version >= 0:
+                catalog = timeline.catalogs[version]
+            self._attributions[version] = Attribution(catalog)
+        return self._attributions[version]
 
     def _read(self, query: Any, spans: Sequence[UsageSpan], meters: Iterable[str]) -> Iterator[Row]:
         table: pa.Table = query(self._warehouse, self._tenant, spans, list(meters))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+
 import pyarrow as pa
 
 from meters.buckets import HOUR_US
@@ -23,7 +25,12 @@ def versions(timeline: Timeline, *times: str) -> list[int]:
     frames = timeline.meter(TENANT, events, report=False).frames
     found = {int(at): version for version, slim in frames for at in slim["timestamp"].to_list()}
     at = events["timestamp"].cast(pa.int64()).to_pylist()
-    return [found[moment] for moment in at]
+    columns = [found[moment] for moment in at]
+    scalar = [
+        timeline.version_at("c", from_microseconds(moment).replace(tzinfo=UTC)) for moment in at
+    ]
+    assert scalar == columns
+    return columns
 
 
 def test_one_catalog_meters_everything() -> None:
