@@ -42,7 +42,7 @@ class Sender:
             {"bootstrap.servers": bootstrap, "enable.idempotence": True, "log_level": 2, **settings}
         )
         self._thread = threading.Thread(target=self._send_all, daemon=True)
-        self._allowed = 0
+        self._allowed = round(count * 0.01)
         self.sent = 0
         self.unique = 0
         self.truth: Truth = {}

@@ -23,7 +23,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.faults.events import CATALOG, Sender, difference
 from tests.services import prism
@@ -42,7 +42,10 @@ class Front:
 
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, "-m", "tests.warehouse.http_front", str(folder)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        # Clients that are killed leave their connections, of which the server complains.
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         assert self._process.stdout is not None
         self._place = f"localhost:{int(self._process.stdout.readline())}"
         self.url = f"clickhouse://default@{self._place}/default"
@@ -77,6 +80,14 @@ class Command:
         self._where = ["--bootstrap-servers", kafka.bootstrap, "--topic", TOPIC, *options]
         self._log = (folder / "stream.log").open("ab")
         self._running: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._running is not None and self._running.poll() is None:
+            self.kill()
+        self._log.close()
 
     def start(self, *more: str, behind: tuple[str, ...] = ()) -> None:
         """Start it; `behind` are options of Beam."""
@@ -129,8 +140,8 @@ class Faults:
     def run(self, name: str, inject: Callable[[], None]) -> None:
         """Wait for a random moment, inject, wait until it is over."""
         # Each has its share of the events, so that some are always on their way.
-        self._sender.allow((len(self.table) + 1) / (self._count + 1))
         self._wait(lambda: self._front.stored() > 0)
+        self._sender.allow((len(self.table) + 1) / (self._count + 1))
         time.sleep(self._random.uniform(1, 6))
         before = self._sender.unique
         began = time.monotonic()
@@ -147,7 +158,7 @@ class Faults:
             time.sleep(0.2)
 
 
-def on_flink(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front) -> Faults:
+def on_flink(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front) -> None:
     """Workers, TaskManager, job, broker and warehouse."""
     rng = random.Random(given.seed)
     with ExitStack() as stack:
@@ -156,7 +167,7 @@ def on_flink(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front
         pool = stack.enter_context(WorkerPool())
         options = ["--runner", "flink", "--job-endpoint", server.endpoint]
         options += ["--flink-rest", cluster.rest, "--checkpoints", f"file://{folder / 'state'}"]
-        command = Command(folder, kafka, front, options)
+        command = stack.enter_context(Command(folder, kafka, front, options))
         behind = (*pool.options, "--retain_externalized_checkpoints_on_cancellation")
         command.start(behind=behind)
         sender = Sender(kafka.bootstrap, TOPIC, given.events, given.seed, given.rate)
@@ -198,31 +209,29 @@ def on_flink(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front
         command.end()
         command.drained(behind=tuple(pool.options))
         _report(given, faults, command, sender)
-        return faults
 
 
-def on_prism(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front) -> Faults:
+def on_prism(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front) -> None:
     """SIGKILL and a fresh start, and two runs to idle whose events share hours."""
     rng = random.Random(given.seed)
     options = ["--runner", "prism", "--prism-location", str(prism.path())]
-    command = Command(folder, kafka, front, options)
-    command.start()
-    sender = Sender(kafka.bootstrap, TOPIC, given.events, given.seed, given.rate)
-    faults = Faults(sender, front, rng, 3)
-    sender.start()
-
-    def killed() -> None:
-        command.kill()
+    with Command(folder, kafka, front, options) as command:
         command.start()
+        sender = Sender(kafka.bootstrap, TOPIC, given.events, given.seed, given.rate)
+        faults = Faults(sender, front, rng, 3)
+        sender.start()
 
-    for number in range(1, 4):
-        faults.run(f"SIGKILL and a fresh start ({number})", killed)
-    command.kill()
-    command.drained()
-    sender.join()
-    command.drained()
-    _report(given, faults, command, sender)
-    return faults
+        def killed() -> None:
+            command.kill()
+            command.start()
+
+        for number in range(1, 4):
+            faults.run(f"SIGKILL and a fresh start ({number})", killed)
+        command.kill()
+        command.drained()
+        sender.join()
+        command.drained()
+        _report(given, faults, command, sender)
 
 
 def _checkpoint(cluster: FlinkCluster) -> str:
