@@ -1,4 +1,8 @@
-"""What dies while events flow: broker, TaskManager, warehouse. Usage is that of a backfill."""
+"""What dies while events flow: broker, workers, TaskManager, job, warehouse.
+
+Usage is that of a backfill each time. A job that is killed and starts without state is in
+`test_catalogs`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from tests.cli import run
 from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
 from tests.services.workers import WorkerPool
@@ -158,23 +161,6 @@ def test_a_job_that_is_killed_and_goes_on_from_its_checkpoint(
     assert result.code == 0, result
     assert restored is not None
     assert restored["external_path"] == checkpoint
-    assert stream.usage(front) == stream.backfilled()
-
-
-def test_a_job_that_is_killed_and_starts_without_state(
-    stream: Stream, front: str, cluster: FlinkCluster, server: JobServer
-) -> None:
-    stream.send(events(26, 2000))
-    options = flink(stream, cluster, server)
-    under_way = stream.start(front, *options)
-    _wait_for_events(_place(front))
-    stream.send(events(27, 2000))
-    under_way.process.kill()
-    under_way.wait()
-    cluster.cancel_jobs()
-    stream.send(events(28, 2000))
-    result = run(*stream.arguments(front, *options, "--until-idle", 10))
-    assert result.code == 0, result
     assert stream.usage(front) == stream.backfilled()
 
 
