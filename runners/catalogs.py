@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from meters.buckets import HOUR_US
-from meters.catalog import Catalog
+from meters.catalog import Catalog, Meter
 from meters.catalog_file import catalog_content, catalog_from_content, catalog_hash, load_catalog
 from meters.errors import ConfigurationError
 from meters.timeline import Timeline
@@ -19,6 +19,9 @@ from warehouse.catalogs import Version, announce, reached, read_versions
 from warehouse.client import Warehouse
 from warehouse.leases import exclusive
 from warehouse.ownership import read_progress
+
+_CHANGEABLE = {"description", "event_name", "property", "expression", "filters", "group_by"}
+"""What a meter may change; the rest says how its hours are merged."""
 
 _COLUMNS = ("from", "catalog_hash", "announced_at", "meters", "customers", "plans", "subscriptions")
 
@@ -125,7 +128,7 @@ def _check_compatible(old: Catalog, new: Catalog) -> None:
         other = old.meters_by_id.get(meter.id)
         if other is None:
             continue
-        for name in ("aggregation", "bucket"):
+        for name in sorted(Meter.model_fields.keys() - _CHANGEABLE):
             mine, theirs = getattr(meter, name), getattr(other, name)
             if mine != theirs:
                 raise ConfigurationError(
