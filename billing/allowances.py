@@ -4,16 +4,20 @@
 
 One object goes through all invoices of a customer in the order in which they are
 billed, so what one has used is gone for the next; the same slots and usage give the
-same bills. It also knows how far into the tiers earlier parts of a period came.
+same bills. It also knows how far into the tiers earlier parts of a period came, and what of
+a period was billed at thresholds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from fractions import Fraction
 
+from billing.invoice import Line
 from billing.slots import Segment, Slot
 from meters.catalog_charges import UsageCharge
 from meters.catalog_entitlements import Entitlement
@@ -44,6 +48,7 @@ class Allowances:
         self._rolled: dict[_Key, list[_Batch]] = {}
         self._left: dict[_Key, _Batch] = {}
         self._positions: dict[_Key, Fraction] = {}
+        self._billed: dict[tuple[str | None, str, datetime | None], dict[str, Decimal]] = {}
 
     def concerns(self, charge: UsageCharge) -> bool:
         """Whether anything but its own included units and whole tiers matters to a charge."""
@@ -107,6 +112,27 @@ class Allowances:
         key = subscription, charge.id, group
         self._positions[key] = self._positions.get(key, _ZERO) + billable
 
+    def tentative(self) -> Allowances:
+        """The same, for an invoice that uses nothing up."""
+        return deepcopy(self)
+
+    def billed(
+        self, subscription: str | None, charge: str, start: datetime | None
+    ) -> dict[str, Decimal]:
+        """What was billed of a part of a period at thresholds, by group."""
+        return self._billed.get((subscription, charge, start), {})
+
+    def billed_in_all(self, subscription: str | None) -> Decimal:
+        """What was billed of a period at thresholds so far."""
+        groups = [each for key, each in self._billed.items() if key[0] == subscription]
+        return sum((amount for each in groups for amount in each.values()), Decimal(0))
+
+    def bill(self, line: Line) -> None:
+        """A line of an invoice at a threshold."""
+        key = line.subscription, line.charge, line.service_start
+        groups = self._billed.setdefault(key, {})
+        groups[line.group] = groups.get(line.group, Decimal(0)) + line.amount
+
     def end(self, slot: Slot) -> None:
         """A period is billed: what is left of it rolls over, older batches age, tiers restart."""
         if slot.arrears is None:
@@ -117,4 +143,5 @@ class Allowances:
                 self._rolled[key] = [old for old in kept if old.periods > 0 and old.units > 0]
         for key in [key for key in self._left if key[0] == slot.subscription]:
             self._rolled.setdefault(key, []).append(self._left.pop(key))
+        self._billed = {k: v for k, v in self._billed.items() if k[0] != slot.subscription}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != slot.subscription}

@@ -50,19 +50,22 @@ def build_invoice(
     `terms` are its coupons, credits and taxes. With `tariffs`, those of its
     subscription, `usage` has one mapping for each of `slot.cuts`. `commitments` are the
     subscription's, `committed` is the state after the invoice before. `allowances` are
-    the customer's, and what this invoice uses of them is gone.
+    the customer's, and what this invoice uses of them is gone, unless it is one within a
+    period.
     """
     invoice_id = slot.invoice_id(tenant)
     context = LineContext(
         invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency), plan.id
     )
+    if allowances is not None and slot.until is not None:
+        allowances = allowances.tentative()
     context = replace(context, allowances=allowances)
     lines: list[Line] = []
     hold_reason: str | None = None
     for line, reason in slot_lines(slot, plan, usage, tariffs, context):
         lines.append(line)
         hold_reason = hold_reason or reason
-    if allowances is not None:
+    if allowances is not None and slot.until is None:
         allowances.end(slot)
     more, committed = commit(commitments, slot, lines, committed, context)
     settled = settle([*lines, *more], terms, context.exponent)

@@ -9,6 +9,7 @@ invoices and burns, whatever the order of the slots, and however often they are 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -16,11 +17,12 @@ from billing.allowances import Allowances
 from billing.builder import build_invoice
 from billing.commitments import Commitments
 from billing.credits import after, opening
-from billing.invoice import NOTHING_COMMITTED, Committed, Invoice, Status
+from billing.invoice import NOTHING_COMMITTED, Committed, Invoice, Line, Status
 from billing.quantities import UsageOf
-from billing.slots import Slot, due
+from billing.slots import Slot, begun, due
 from billing.tariffs import Tariffs
 from billing.terms import terms_of
+from billing.thresholds import reached
 from meters.catalog import Catalog
 
 SlotUsage = tuple[Slot, Sequence[Mapping[str, UsageOf]]]
@@ -38,13 +40,17 @@ def bill_customer(
     """The invoices of one customer.
 
     `slots` must be all of the customer's until some date, with their tariffs: what an
-    invoice finds of coupons and credits depends on those before it.
+    invoice finds of coupons and credits depends on those before it. Slots of a period
+    that goes on (`billing.thresholds.candidates`) give an invoice only where a threshold is
+    reached.
     """
     tariffs: dict[str, Tariffs] = {}
     committed: dict[str, Committed] = {}
     dates: dict[str, list[datetime]] = {}
     balances: dict[str, Decimal] | None = None
     allowances: Allowances | None = None
+    passed: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
         grants = catalog.grants_by_customer.get(slot.customer, ())
         if balances is None:
@@ -55,6 +61,9 @@ def bill_customer(
         earlier = dates.setdefault(slot.subscription, [])
         if slot.subscription not in tariffs:
             tariffs[slot.subscription] = tariffs_of(catalog, slot.subscription)
+        number = 1 + numbers.get(slot.subscription, 0)
+        if slot.until is not None:
+            slot = replace(slot, sequence=number)
         invoice = build_invoice(
             slot,
             catalog.plans_by_id[slot.plan],
@@ -68,10 +77,33 @@ def bill_customer(
             committed=committed.get(slot.subscription, NOTHING_COMMITTED),
             allowances=allowances,
         )
+        if slot.until is not None:
+            thresholds = catalog.plans_by_id[slot.plan].thresholds
+            lines = [_as_priced(catalog, line) for line in invoice.lines]
+            cost = sum((line.amount for line in lines), Decimal(0))
+            cost += allowances.billed_in_all(slot.subscription)
+            count = reached(thresholds, cost)
+            if count <= passed.get(slot.subscription, 0):
+                continue
+            passed[slot.subscription], numbers[slot.subscription] = count, number
+            for line in lines:
+                allowances.bill(line)
+        elif slot.arrears is not None:
+            passed.pop(slot.subscription, None)
+            numbers.pop(slot.subscription, None)
         committed[slot.subscription] = invoice.committed
-        earlier.append(slot.billing_date)
+        if slot.until is None:
+            earlier.append(slot.billing_date)
         balances = after(balances, invoice)
         yield invoice
+
+
+def _as_priced(catalog: Catalog, line: Line) -> Line:
+    """The line with its amount as the price model said, an inclusive tax put back."""
+    tax = None if line.tax_code is None else catalog.taxes_by_id[line.tax_code]
+    if tax is None or not tax.inclusive:
+        return line
+    return replace(line, amount=line.amount + line.tax)
 
 
 def tariffs_of(catalog: Catalog, subscription: str) -> Tariffs:
@@ -94,6 +126,16 @@ def due_slots(catalog: Catalog, subscription: str, as_of: datetime) -> list[Slot
     customer = catalog.customers_by_id[entry.customer]
     plan = catalog.plans_by_id[entry.plan]
     return due(entry, plan, customer, as_of, tariffs_of(catalog, subscription))
+
+
+def begun_slots(catalog: Catalog, subscription: str, as_of: datetime) -> list[Slot]:
+    """The periods of a subscription whose usage may be billed at thresholds before `as_of`."""
+    entry = catalog.subscriptions_by_id[subscription]
+    plan = catalog.plans_by_id[entry.plan]
+    if not plan.thresholds:
+        return []
+    customer = catalog.customers_by_id[entry.customer]
+    return list(begun(entry, plan, customer, as_of, tariffs_of(catalog, subscription)))
 
 
 def _order(slot: Slot) -> tuple[datetime, str, bytes, int]:

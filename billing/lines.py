@@ -19,7 +19,7 @@ from billing.decimal_prices import Charged, compile_charge
 from billing.descriptions import describe_fee, describe_missing, describe_trial, describe_usage
 from billing.event_shares import Shared, shares
 from billing.invoice import NO_GROUP, Line
-from billing.money import decimal_text, round_amount
+from billing.money import decimal_text, format_price, round_amount
 from billing.prices import Rated, convert_quantity, rate
 from billing.quantities import UsageOf, group_values, parts_of
 from billing.single_events import unpriced
@@ -126,7 +126,12 @@ def usage_lines(
             None,
         )
         return
-    for group, used in parts_of(charge, usage):
+    parts = list(parts_of(charge, usage))
+    if segment is not None and context.allowances is not None:
+        # What was billed of a group that is no longer there is given back.
+        billed = context.allowances.billed(context.subscription, charge.id, segment.part.start)
+        parts += [(group, UsageOf()) for group in sorted(billed.keys() - dict(parts).keys())]
+    for group, used in parts:
         price = charge.price_of(group_values(group))
         missing = price is None and used.value is not None
         if isinstance(price, DynamicPrice) and price.property is not None:
@@ -146,6 +151,11 @@ def _usage_line(
     context: LineContext,
 ) -> Line:
     charged = _charged(charge, price, group, used, segment, context)
+    if segment is not None and context.allowances is not None:
+        start = segment.part.start
+        billed = context.allowances.billed(context.subscription, charge.id, start).get(group)
+        if billed:
+            charged = _less(charged, billed, context.exponent)
     return Line(
         line_id=context.line_id(charge.id, group, segment),
         subscription=context.subscription,
@@ -164,6 +174,14 @@ def _usage_line(
         plan=context.plan,
         own_tax=charge.tax,
     )
+
+
+def _less(charged: Charged, billed: Decimal, exponent: int) -> Charged:
+    """What is left of an amount of which something was billed before."""
+    left = round_amount(Fraction(charged.amount) - Fraction(billed), exponent)
+    exact = Fraction(charged.exact) - Fraction(billed)
+    words = f"{charged.description}, less {format_price(billed, exponent)} billed before"
+    return replace(charged, amount=left, exact=exact, description=words)
 
 
 def _charged(

@@ -11,6 +11,7 @@ period settles it. Fees with `proration: none` follow a change from the next per
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
@@ -20,6 +21,7 @@ from billing.lines import LineContext, fee_line, usage_lines
 from billing.quantities import NO_USAGE, UsageOf
 from billing.slots import Segment, Slot
 from billing.tariffs import Tariff, Tariffs
+from billing.thresholds import usage_end
 from meters.catalog import Fee, Plan, UsageCharge
 from meters.periods import Span
 
@@ -37,6 +39,9 @@ def slot_lines(
     """The rounded lines of a slot, in order."""
     if tariffs is None or isinstance(usage, Mapping):
         yield from _plain_lines(slot, plan, usage, context)
+        return
+    if slot.until is not None:
+        yield from _so_far(slot, usage, context)
         return
     before: Tariff | None = None
     for cut, used in zip(slot.cuts, usage, strict=True):
@@ -59,6 +64,23 @@ def slot_lines(
             if isinstance(charge, Fee) and charge.when == "advance":
                 quantity = tariffs.quantity(charge.id, advance.part.start)
                 yield fee_line(charge, advance, within, quantity=quantity), None
+
+
+def _so_far(
+    slot: Slot, usage: Sequence[Mapping[str, UsageOf]], context: LineContext
+) -> Iterator[Held]:
+    """What usage has cost so far, beyond what was billed; a minimum waits for the end."""
+    for cut, used in zip(slot.cuts, usage, strict=True):
+        assert cut.tariff is not None
+        for charge in cut.tariff.charges:
+            if not isinstance(charge, UsageCharge):
+                continue
+            if charge.minimum is not None:
+                charge = charge.model_copy(update={"minimum": None})
+            known = used.get(charge.meter, NO_USAGE)
+            for line, reason in usage_lines(charge, known, cut, context.of(cut.tariff)):
+                if line.amount:
+                    yield replace(line, service_end=usage_end(slot, cut)), reason
 
 
 def _plain_lines(

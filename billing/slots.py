@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 
 from billing.tariffs import Tariff, Tariffs
@@ -28,6 +28,8 @@ from meters.catalog import Charge, Customer, Fee, Plan, Subscription
 from meters.periods import Periods, Span
 from meters.scalars import canonical_scalar, canonical_text
 from meters.timestamps import format_instant
+
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 ID_DIGITS = 32
 """Hexadecimal digits of the SHA-256 hash in an id (128 bits)."""
@@ -55,7 +57,10 @@ class Slot:
     start). `arrears` is the segment whose usage and fees in arrears are billed,
     `advance` the one whose fees are billed in advance; None where there is none.
     `cuts` are the segments of `arrears` that are rated apart, in order, each with its
-    tariff; none where the tariffs were not given.
+    tariff; none where the tariffs were not given. With `until`, usage before that
+    instant is billed within its period (`billing.thresholds`), and nothing else; the
+    invoice is then named by the start of its period and its number in it, so that it
+    stays the same one when usage changes.
     """
 
     customer: str
@@ -70,6 +75,7 @@ class Slot:
     advance: Segment | None
     sequence: int = 0
     cuts: tuple[Segment, ...] = ()
+    until: datetime | None = None
 
     def invoice_id(self, tenant: str) -> str:
         """The id of this invoice, whenever and wherever it is built."""
@@ -79,7 +85,7 @@ class Slot:
             self.customer,
             self.currency,
             f"subscription:{self.subscription}",
-            format_instant(self.billing_date),
+            format_instant(self.billing_date if self.until is None else self.period_start),
             self.sequence,
         )
 
@@ -119,6 +125,21 @@ def due(
         found = (_with_tariffs(slot, tariffs) for slot in found)
     committed = subscription.commitment is not None or plan.commitment is not None
     return [slot for slot in found if _bills(slot, plan, committed)]
+
+
+def begun(
+    subscription: Subscription,
+    plan: Plan,
+    customer: Customer,
+    as_of: datetime,
+    tariffs: Tariffs,
+) -> Iterator[Slot]:
+    """The slots of all periods that begin before `as_of`, also of the one that goes on."""
+    for slot in _slots(subscription, plan, customer, _FOREVER):
+        if slot.period_start >= as_of:
+            return
+        if slot.arrears is not None:
+            yield _with_tariffs(slot, tariffs)
 
 
 def _with_tariffs(slot: Slot, tariffs: Tariffs) -> Slot:

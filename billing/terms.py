@@ -60,7 +60,12 @@ def terms_of(
     subscription = catalog.subscriptions_by_id[slot.subscription]
     customer = catalog.customers_by_id[slot.customer]
     taxes = catalog.taxes_by_id
-    coupons = [catalog.coupons_by_id[name] for name in subscription.coupons]
+    coupons = [
+        coupon
+        for coupon in (catalog.coupons_by_id[name] for name in subscription.coupons)
+        # An amount is taken off once for each period, at its end.
+        if slot.until is None or coupon.amount is None
+    ]
     grants = catalog.grants_by_customer.get(customer.id, ())
     return Terms(
         coupons=coupons_in_force(coupons, slot.billing_date, earlier),

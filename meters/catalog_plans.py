@@ -83,7 +83,8 @@ class Commitment(Model):
 class Plan(Model):
     """What a subscription pays: charges in one currency, for each period.
 
-    The charges stand on the plan, or in `versions`, the earlier first.
+    The charges stand on the plan, or in `versions`, the earlier first. Usage is billed
+    within its period when it has cost one of the `thresholds`.
     """
 
     id: Id
@@ -93,6 +94,7 @@ class Plan(Model):
     charges: list[Charge] = Field(default_factory=list)
     versions: list[PlanVersion] = Field(default_factory=list)
     commitment: Commitment | None = None
+    thresholds: list[Positive] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -103,6 +105,11 @@ class Plan(Model):
             )
         if self.commitment is not None:
             conflicts += self.commitment_conflicts(self.commitment)
+        for index in range(1, len(self.thresholds)):
+            before, found = self.thresholds[index - 1 : index + 1]
+            if found <= before:
+                message = f"must be above the one before it, {before} (got {found})"
+                conflicts.append((("thresholds", index), message))
         names = [each.version for each in self.versions]
         for index, name in enumerate(names):
             if name in names[:index]:

@@ -23,10 +23,11 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from billing.customer import SlotUsage, bill_customer, due_slots
+from billing.customer import SlotUsage, begun_slots, bill_customer, due_slots
 from billing.invoice import Invoice, Status
 from billing.quantities import UsageOf
 from billing.slots import Slot
+from billing.thresholds import candidates, usage_end
 from meters.catalog import Catalog, Charge
 from meters.collection import without_collection
 from meters.periods import Span
@@ -115,7 +116,7 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
 
     def start_bundle(self) -> None:
         """Nothing is being read yet."""
-        self._reading: deque[tuple[Part, list[Slot], Future[_Usage]]] = deque()
+        self._reading: deque[tuple[Part, Future[list[SlotUsage]]]] = deque()
 
     def process(self, part: Part) -> Iterator[RatedPart]:
         """Begin to read the usage of a part, and rate the one before."""
@@ -126,8 +127,13 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
                 for slot in due_slots(part.catalog, entry.id, self._as_of)
             ]
         quantities = Quantities(part.catalog, self._warehouse, self._tenant, self._timeline)
-        usage = self._reader.submit(_usage_of, quantities, slots)
-        self._reading.append((part, slots, usage))
+        begun = [
+            slot
+            for entry in part.catalog.subscriptions
+            for slot in begun_slots(part.catalog, entry.id, self._as_of)
+        ]
+        usage = self._reader.submit(_read, quantities, slots, begun, self._as_of)
+        self._reading.append((part, usage))
         if len(self._reading) > 1:
             yield self._rated()
 
@@ -142,9 +148,9 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
         self._reader.shutdown(cancel_futures=True)
 
     def _rated(self) -> RatedPart:
-        part, slots, usage = self._reading.popleft()
+        part, usage = self._reading.popleft()
         customers: dict[str, list[SlotUsage]] = {}
-        for slot, used in zip(slots, usage.result(), strict=True):
+        for slot, used in usage.result():
             customers.setdefault(slot.customer, []).append((slot, used))
         invoices: list[Invoice] = []
         with without_collection():
@@ -160,17 +166,26 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
         return RatedPart(part.index, self._tenant, invoices)
 
 
-_Usage = list[list[dict[str, UsageOf]]]
-"""The usage of each segment of each slot by meter."""
+def _read(
+    quantities: Quantities, slots: Sequence[Slot], begun: Sequence[Slot], as_of: datetime
+) -> list[SlotUsage]:
+    """The slots with the usage of each of their segments by meter.
+
+    Of periods that may be billed at thresholds, every hour with usage is a slot as well.
+    """
+    slots = list(slots)
+    for slot, ends in zip(begun, quantities.hours(begun), strict=True):
+        slots += candidates(slot, (end for end in ends if end <= as_of))
+    return list(zip(slots, _usage_of(quantities, slots), strict=True))
 
 
-def _usage_of(quantities: Quantities, slots: Sequence[Slot]) -> _Usage:
+def _usage_of(quantities: Quantities, slots: Sequence[Slot]) -> list[list[dict[str, UsageOf]]]:
     spans: list[UsageSpan] = []
     charges: list[tuple[Charge, ...]] = []
     wholes: list[Span] = []
     for slot in slots:
         for cut in slot.cuts:
-            spans.append((slot.customer, slot.subscription, cut.part.start, cut.part.end))
+            spans.append((slot.customer, slot.subscription, cut.part.start, usage_end(slot, cut)))
             wholes.append(cut.whole)
             charges.append(() if cut.tariff is None else cut.tariff.charges)
     found = iter(quantities.of(spans, charges, wholes))

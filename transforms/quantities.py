@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -20,8 +21,10 @@ import pyarrow as pa
 
 from billing.quantities import UsageOf, reduce_group
 from billing.single_events import Single
+from billing.slots import Slot
 from meters.aggregators import extract, merge_all
 from meters.attribution import Attribution
+from meters.buckets import hour_of
 from meters.catalog import Aggregation, Catalog, Charge, DynamicPrice, Meter, UsageCharge
 from meters.errors import Rejected
 from meters.numbers import from_scaled, parse_number
@@ -92,6 +95,23 @@ class Quantities:
         self._add_carried(spans, needs, usage, wholes)
         self._add_singles(spans, needs, usage, wholes)
         return usage
+
+    def hours(self, slots: Sequence[Slot]) -> list[set[datetime]]:
+        """The ends of the local hours in which there is usage of charged meters, by slot."""
+        found: list[set[datetime]] = [set() for _ in slots]
+        spans: list[UsageSpan] = [
+            (slot.customer, slot.subscription, slot.arrears.part.start, slot.arrears.part.end)
+            for slot in slots
+            if slot.arrears is not None
+        ]
+        if not spans:
+            return found
+        assert len(spans) == len(slots)
+        meters = {meter for plan in self._catalog.plans for meter in plan.meters}
+        for row in self._read(bucket_usage, spans, meters):
+            zone = slots[row["span"]].time_zone
+            found[row["span"]].add(hour_of(row["bucket_start"], zone).end)
+        return found
 
     def _needed(self, table: pa.Table) -> pa.Table:
         """The columns that some meter of the catalog takes its value from."""

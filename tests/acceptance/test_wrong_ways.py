@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from billing.prices import rate
-from meters.catalog import GraduatedPrice
 from tests.acceptance.samples import COUNT, SUM, catalog, event, plan, subscription, unit
 
 TIERS = [{"up_to": 10, "unit_amount": "1"}, {"unit_amount": "0.1"}]
@@ -35,6 +32,7 @@ CUSTOMERS = (
     "rounding",
     "credit",
     "discount",
+    "thresholds",
 )
 FINE = [{"up_to": 1, "unit_amount": "0.004"}, {"up_to": 2, "unit_amount": "0.004"}, {}]
 SITE = catalog(
@@ -49,6 +47,7 @@ SITE = catalog(
         plan("included", unit("tokens", "tokens", included=100)),
         plan("fine", {"id": "f", "meter": "tokens", "price": GRADUATED | {"tiers": FINE}}),
         plan("plain", unit("tokens", "tokens")),
+        {**plan("stepwise", {"id": "t", "meter": "tokens", "price": GRADUATED}), "thresholds": [5]},
     ),
     subscriptions=(
         *(
@@ -65,6 +64,7 @@ SITE = catalog(
                 "included": "included",
                 "rounding": "fine",
                 "credit": "plain",
+                "thresholds": "stepwise",
             }.items()
         ),
         subscription("s-last-day", "last-day", "calls", "2026-01-31T00:00:00+01:00"),
@@ -116,6 +116,10 @@ def billed(module_site):
         event("1", "rounding", "2026-03-10T12:00:00+01:00", 2),
         event("1", "credit", "2026-03-10T12:00:00+01:00", 20),
         event("2", "credit", "2026-04-10T12:00:00+02:00", 20),
+        *(
+            event(f"{day}", "thresholds", f"2026-03-{day}T12:00:00+01:00", 6)
+            for day in (10, 11, 12)
+        ),
         event("1", "discount", "2026-03-10T12:00:00+01:00", 20),
         *days(
             "last-day",
@@ -173,13 +177,16 @@ def test_included_units_are_there_again_in_each_period_and_once(billed):
     assert totals(billed, "included") == ["50.00", "1.00"]
 
 
-def test_bills_at_thresholds_do_not_restart_the_tiers():
-    price = GraduatedPrice.model_validate(GRADUATED)
-    billed, paid = 0, Decimal(0)
-    for step in (6, 6, 6):
-        paid += rate(price, step, billed, paid, exponent=2).amount
-        billed += step
-    assert paid == rate(price, 18, exponent=2).amount == Decimal("10.80")
+def test_bills_at_thresholds_do_not_restart_the_tiers(billed):
+    found = [bill for bill in billed.bills if bill["customer"] == "thresholds"][:2]
+    assert [(bill["period_end"], bill["total"]) for bill in found] == [
+        ("2026-03-10T12:00:00Z", "6.00"),
+        ("2026-03-31T22:00:00Z", "4.80"),
+    ]
+    assert [line["quantity"] for bill in found for line in bill["lines"]] == ["6", "18"]
+    # A day of billing within the period has the same first invoice.
+    early = billed.bill("2026-03-11T00:00:00Z", "--customer", "thresholds")
+    assert early == found[:1]
 
 
 def test_a_line_is_rounded_once_and_not_tier_by_tier(billed):
