@@ -28,6 +28,7 @@ setup(
     package_data={
         "examples": ["*/*.yaml", "*/*.csv.gz", "*/*.jsonl.gz", "*/*.parquet", "*/README.md"],
         "meters": ["py.typed"],
+        "service": ["dashboard/*", "dashboard/*/*"],
     },
     install_requires=[
         "apache-beam>=2.70,<3",

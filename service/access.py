@@ -19,11 +19,14 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from service.context import Service, service_of
 from service.errors import ApiError
 from service.keys import Key, Right
+from service.sessions import COOKIE
 
 _HEADER = APIKeyHeader(name="x-api-key", auto_error=False, scheme_name="ApiKey")
 _BEARER = HTTPBearer(auto_error=False, scheme_name="Bearer")
 _MOST = 256
 """Characters of a key that is looked at."""
+OWN_PAGE = "x-beammeter-page"
+"""The header that the dashboard sends with what changes something."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ anyone.right = None  # type: ignore[attr-defined]
 
 def caller_of(request: Request, service: Service, right: Right) -> Caller:
     """The caller of a request. Raises 401, 403 or 429."""
-    text = _given(request)
+    text = _given(request, service)
     key = None if text is None or len(text) > _MOST else service.keys.find(text)
     if key is None:
         detail = "a key must be given: x-api-key, or Authorization: Bearer"
@@ -102,10 +105,19 @@ def check_rate(service: Service, key: Key, kind: str, rate: float | None) -> Non
         raise ApiError(429, "too_many_requests", detail, headers={"retry-after": str(wait)})
 
 
-def _given(request: Request) -> str | None:
-    """The key in the headers; one that is given twice with different values is none."""
+def _given(request: Request, service: Service) -> str | None:
+    """The key of a request: in a header, or behind the cookie of a browser's session.
+
+    A cookie counts only for what reads, or with the header that pages of other sites
+    cannot send.
+    """
     headers = request.headers
     if (key := headers.get("x-api-key")) is not None:
         return key
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+    if (given := headers.get("authorization")) is not None:
+        scheme, _, token = given.partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
+    word = request.cookies.get(COOKIE)
+    if word is None or (request.method not in ("GET", "HEAD") and OWN_PAGE not in headers):
+        return None
+    return service.sessions.key(word[:_MOST])

@@ -10,7 +10,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from service import ingest_routes
+from service import (
+    bill_routes,
+    dashboard_routes,
+    ingest_routes,
+    pipeline_routes,
+    usage_routes,
+)
 from service.access import anyone
 from service.context import Service
 from service.errors import add_handlers
@@ -29,9 +35,16 @@ async def healthz() -> dict[str, str]:
 
 def routers(service: Service) -> Sequence[APIRouter]:
     """The routes of a server; those that need a warehouse only where there is one."""
-    found = [health]
+    found = [health, pipeline_routes.health]
     if service.intake is not None:
         found.append(ingest_routes.router)
+    if service.warehouse is not None:
+        found += [
+            pipeline_routes.router,
+            usage_routes.router,
+            bill_routes.router,
+            dashboard_routes.router,
+        ]
     return found
 
 

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 from fastapi import Request
 
 from meters.catalog import Catalog
 from service.bodies import Room
+from service.health import Monitor
 from service.idempotency import Answers
 from service.intake import Intake
 from service.keys import KeyStore
 from service.rates import Rates
+from service.sessions import Sessions
 from service.settings import Settings
 from warehouse.client import Warehouse
+
+
+def now() -> datetime:
+    """The time of this server."""
+    return datetime.now(UTC)
 
 
 @dataclass
 class Service:
     """One server: its settings, keys, catalog and warehouse.
 
-    A server that only takes events may have no catalog and no warehouse. With `only_tenant`
-    it takes those of one tenant, as its own pipeline works for that one alone.
+    A server that only takes events may have no catalog and no warehouse, and then no monitor.
+    With `only_tenant` it takes those of one tenant, as its own pipeline works for that one alone.
     """
 
     settings: Settings
@@ -31,9 +39,15 @@ class Service:
     warehouse: Warehouse | None = None
     intake: Intake | None = None
     only_tenant: str | None = None
+    monitor: Monitor | None = None
     rates: Rates = field(default_factory=Rates)
     room: Room = field(default_factory=Room)
     answers: Answers = field(default_factory=Answers)
+    sessions: Sessions = field(default_factory=Sessions)
+
+    def __post_init__(self) -> None:
+        if self.warehouse is not None and self.monitor is None:
+            self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now)
 
 
 async def service_of(request: Request) -> Service:

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field, replace
 import apache_beam as beam
 from apache_beam.coders import Coder, coders
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from meters.deduplicate import deduplicate
 from meters.measure import Cells
 from meters.timeline import Timeline
 from meters.versions import Measuring, measurement_of
 from transforms.batches import CellsCoder
-from transforms.bundles import windowed
 from transforms.conflicts import Conflicts
 from transforms.connection import connect
 from transforms.counts import Counts
@@ -99,7 +99,12 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
     def finish_bundle(self) -> Iterator[object]:
         """What is still being measured."""
         while self._pending:
-            yield from windowed(self._emit())
+            for output in self._emit():
+                if isinstance(output, TaggedOutput):
+                    value = GlobalWindows.windowed_value(output.value)
+                    yield TaggedOutput(output.tag, value)
+                else:
+                    yield GlobalWindows.windowed_value(output)
 
     def _emit(self) -> Iterator[object]:
         """The outputs of the pass that was begun first."""

@@ -13,7 +13,7 @@ starts. The warehouse inserts on a thread of its own while the next batch is dec
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,7 +29,6 @@ from meters.versions import projection_of
 from transforms import progress
 from transforms.background import Background
 from transforms.batches import pack
-from transforms.bundles import windowed
 from transforms.connection import connect
 from transforms.counts import ROUNDED
 from transforms.frames import Frame, cut
@@ -95,7 +94,6 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._projection = projection_of(self._timeline)
         self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
         self._writer = Background()
-        self._ahead: deque[Future[_Prepared]] = deque()
         self._buffer: list[pa.Table] = []
 
     def teardown(self) -> None:
@@ -103,37 +101,25 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._preparing.shutdown()
         self._writer.close()
 
-    def start_bundle(self) -> None:
-        """Forget what a bundle that failed has left."""
-        self._ahead.clear()
-        self._buffer = []
-
     def process(self, split: FileSplit) -> Iterator[object]:
-        """Read one split; its last batches are passed on with the next one or at the end."""
-        for batch in read_split(split, self._mapping):
-            self._ahead.append(self._preparing.submit(self._prepare, batch))
-            if len(self._ahead) > PREPARING:
-                yield from self._pass_on()
+        """Read one split."""
+        counts = {"read": 0, "quarantined": 0, ROUNDED: 0}
+        batches = read_split(split, self._mapping)
+        for part in _ahead(self._preparing, self._prepare, batches):
+            counts["read"] += part.read
+            counts["quarantined"] += part.refused
+            counts[ROUNDED] += part.rounded
+            progress.advance("read", part.read)
+            progress.advance("quarantined", part.refused)
+            self._quarantine(part.quarantine)
+            self._store(part.events)
+            yield from part.slim
+        yield TaggedOutput(COUNTS, counts)
 
-    def finish_bundle(self) -> Iterator[object]:
-        """The last batches, once all raw rows of the bundle are written."""
-        left: list[object] = []
-        while self._ahead:
-            left += self._pass_on()
+    def finish_bundle(self) -> None:
+        """Nothing is passed on before all raw rows of the bundle are written."""
         self._flush()
         self._writer.finish()
-        yield from windowed(left)
-
-    def _pass_on(self) -> Iterator[object]:
-        """Store the batch that was read first, and give its slim frames and counts."""
-        part = self._ahead.popleft().result()
-        progress.advance("read", part.read)
-        progress.advance("quarantined", part.refused)
-        self._quarantine(part.quarantine)
-        self._store(part.events)
-        counts = {"read": part.read, "quarantined": part.refused, ROUNDED: part.rounded}
-        yield TaggedOutput(COUNTS, counts)
-        yield from part.slim
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
@@ -190,3 +176,16 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             progress.advance("stored", events.num_rows)
 
         self._writer.submit(write)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[[RawBatch], _Prepared], batches: Iterator[RawBatch]
+) -> Iterator[_Prepared]:
+    """Prepare batches in order, a few of them ahead of what is asked for."""
+    waiting: deque[Future[_Prepared]] = deque()
+    for batch in batches:
+        waiting.append(pool.submit(prepare, batch))
+        if len(waiting) > PREPARING:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

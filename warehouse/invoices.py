@@ -92,6 +92,13 @@ _FILTERS = {
     "ending_by": "period_end <= {ending_by:DateTime64(6, 'UTC')}",
 }
 
+_BEHIND = """
+(negate(toUnixTimestamp64Micro(period_end)), invoice_id) > (
+    SELECT (negate(toUnixTimestamp64Micro(period_end)), invoice_id) FROM invoices FINAL
+    WHERE tenant_id = {tenant:String} AND invoice_id = {after:String}
+)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -198,6 +205,42 @@ def list_invoices(
         {"tenant": tenant, **chosen},
     )
     return [_parsed(str(row["document"])) for row in rows]
+
+
+def invoice_page(
+    warehouse: Warehouse,
+    tenant: str,
+    *,
+    customer: str | None = None,
+    subscription: str | None = None,
+    status: str | None = None,
+    ending_by: datetime | None = None,
+    limit: int,
+    after: str | None = None,
+) -> tuple[list[dict[str, object]], str | None]:
+    """At most `limit` stored documents behind the invoice `after`, and where to go on.
+
+    Those whose period ends last come first, then by id. What is written between two pages
+    moves none of the others. An `after` that is not stored gives nothing.
+    """
+    given: dict[str, Value] = {
+        "customer": customer,
+        "subscription": subscription,
+        "status": status,
+        "ending_by": ending_by,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    where = ["tenant_id = {tenant:String}", *(_FILTERS[name] for name in chosen)]
+    if after is not None:
+        where.append(_BEHIND)
+        chosen["after"] = after
+    rows = warehouse.query_rows(
+        f"SELECT invoice_id, document FROM invoices FINAL WHERE {' AND '.join(where)} "
+        "ORDER BY period_end DESC, invoice_id LIMIT {limit:UInt32}",
+        {"tenant": tenant, "limit": limit + 1, **chosen},
+    )
+    found = [_parsed(str(row["document"])) for row in rows[:limit]]
+    return found, str(rows[limit - 1]["invoice_id"]) if len(rows) > limit else None
 
 
 def invoice_lines(

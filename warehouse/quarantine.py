@@ -60,6 +60,21 @@ SELECT {_COLUMNS} {_OPEN} AND (q.origin, origin_row, q.meter, q.reason) >
 ORDER BY q.origin, origin_row, q.meter, q.reason LIMIT {{limit:UInt64}}
 """
 
+_NEWEST = f"""
+SELECT {_COLUMNS} {_OPEN.replace("{", "{{").replace("}", "}}")} {{behind}}
+ORDER BY quarantined_at DESC, q.origin, origin_row, q.meter, q.reason LIMIT {{{{limit:UInt64}}}}
+"""
+
+_BEHIND = """
+    AND (negate(toUnixTimestamp64Micro(quarantined_at)), toString(q.origin), origin_row,
+        toString(q.meter), toString(q.reason)) > (
+        negate(toUnixTimestamp64Micro({at:DateTime64(6, 'UTC')})), {of:String}, {row:Int64},
+        {by:String}, {why:String})
+"""
+
+Refused = tuple[datetime, str, int, str, str]
+"""When, where (origin and row), for which meter and why a row was refused."""
+
 _COUNTS = f"""
 SELECT toString(q.reason) AS reason, toString(q.meter) AS meter, count() AS rows,
     min(quarantined_at) AS first, max(quarantined_at) AS last
@@ -123,6 +138,24 @@ def open_pages(
         yield page
         [last] = page.slice(page.num_rows - 1).select(KEY).to_pylist()
         after = (last["origin"], last["origin_row"], last["meter"], last["reason"])
+
+
+def newest_open(
+    warehouse: Warehouse,
+    tenant: str,
+    chosen: Selection,
+    *,
+    limit: int,
+    after: Refused | None = None,
+) -> pa.Table:
+    """At most `limit` rows that are open, those refused last first, behind the row `after`."""
+    parameters = {**chosen.parameters(tenant), "limit": limit}
+    if after is None:
+        sql = _NEWEST.format(behind="")
+    else:
+        sql = _NEWEST.format(behind=_BEHIND)
+        parameters |= dict(zip(("at", "of", "row", "by", "why"), after, strict=True))
+    return warehouse.query_arrow(sql, parameters)
 
 
 def open_counts(warehouse: Warehouse, tenant: str, chosen: Selection) -> pa.Table:

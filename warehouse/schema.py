@@ -413,5 +413,16 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(version=2, name="catalogs in time", statements=(_CATALOG_VERSIONS,)),
     Migration(version=3, name="settled quarantine", statements=(_QUARANTINE_SETTLED,)),
     Migration(version=4, name="levels and points", statements=(_MOMENT, _MOMENT_LOW, _POINTS)),
+    Migration(
+        version=5,
+        name="monitoring",
+        statements=(
+            # Rows lie by origin and customer; what was written last is found by these.
+            "ALTER TABLE ingest_stats ADD INDEX IF NOT EXISTS by_time recorded_at "
+            "TYPE minmax GRANULARITY 1",
+            "ALTER TABLE events ADD INDEX IF NOT EXISTS by_time stored_at "
+            "TYPE minmax GRANULARITY 1",
+        ),
+    ),
 )
 """All migrations of this program; the last one's version is the schema's."""

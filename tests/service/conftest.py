@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from service.keys import KeyStore, Right
+from tests.service.world import World, opened
+from warehouse.client import Warehouse
 
 
 @pytest.fixture
@@ -23,3 +25,12 @@ def key(keys: KeyStore) -> Callable[..., str]:
         return text
 
     return make
+
+
+@pytest.fixture(scope="package")
+def world(
+    embedded: Warehouse, embedded_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """A tenant with usage, which tests of this folder read and do not change."""
+    with opened(embedded, embedded_url, tmp_path_factory.mktemp("world")) as found:
+        yield found

@@ -16,8 +16,18 @@ from service.context import Service
 from service.keys import RIGHTS, KeyStore
 from service.rates import Rates
 from service.settings import Limits, Settings
+from tests.service.world import World
 
-OPEN = {"/healthz", "/readyz", "/openapi.json"}
+OPEN = {
+    "/healthz",
+    "/readyz",
+    "/openapi.json",
+    "/",
+    "/dashboard",
+    "/dashboard/static/{name:path}",
+    "/dashboard/login",
+    "/dashboard/logout",
+}
 
 
 def checks(dependant: Dependant) -> Iterator[object]:
@@ -53,8 +63,9 @@ def service(keys: KeyStore) -> Service:
     return Service(Settings(), keys)
 
 
-def test_every_route_names_one_right_or_is_open_on_purpose(service: Service) -> None:
+def test_every_route_names_one_right_or_is_open_on_purpose(service: Service, world: World) -> None:
     assert not unguarded(routes_of(create_app(service)))
+    assert not unguarded(routes_of(create_app(world.service)))
 
 
 def test_the_walk_finds_a_route_without_a_right(service: Service) -> None:

@@ -1,0 +1,53 @@
+// How the pipeline is: checks, delays, and what waits for somebody.
+
+import { get } from "../api.js";
+import { card, empty, h, heading, link, put, table, tag } from "../dom.js";
+import { ago, minute, number, span } from "../format.js";
+
+export function pipeline(view) {
+  view.head(h("h1", {}, "Pipeline"), h("span", { class: "dim small" }, "told from what it leaves in the warehouse"));
+  const checks = h("div", {});
+  const facts = h("div", {});
+  const counts = h("div", {});
+  const waits = h("div", {});
+  view.body.append(
+    card("w6", heading("Checks"), checks),
+    card("w6", heading("Delays"), facts),
+    card("w6", heading("The last five minutes"), counts),
+    card("w6", heading("Waits for somebody"), waits),
+  );
+  view.every(2, async () => {
+    const found = await get("/v1/status");
+    put(checks, table([
+      { title: "check", cell: (row) => row.name },
+      { title: "", cell: (row) => (row.ok ? tag("ok", "ok") : tag("failing", "bad")) },
+      { title: "found", cell: (row) => row.detail },
+    ], found.checks, { caption: "Checks" }));
+    if (!found.counts) return;
+    put(facts, h(
+      "dl",
+      { class: "facts" },
+      fact("events that wait", found.lag === null ? "not known here" : number(found.lag)),
+      fact("stored after", found.delay_seconds.events ? `${span(found.delay_seconds.median)} median, ${span(found.delay_seconds.p95)} p95, ${span(found.delay_seconds.most)} at most` : "nothing was stored"),
+      fact("last batch", found.last_batch ? ago(found.last_batch) : "none in five minutes"),
+      fact("shards that own buckets", number(found.shards)),
+      fact("heard from all of them", found.silent_seconds === null ? "–" : `${span(found.silent_seconds)} ago`),
+      fact("buckets closed until", found.closed_until ? minute(found.closed_until) : "nothing is owned by a stream"),
+    ));
+    put(counts, table([
+      { title: "events", cell: ([name]) => name },
+      { title: "", num: true, cell: ([, value]) => number(value) },
+    ], Object.entries(found.counts).filter(([name]) => name !== "batches"), { caption: "Counts" }));
+    const refused = Object.entries(found.quarantined);
+    const dirty = Object.entries(found.dirty);
+    put(
+      waits,
+      refused.length + dirty.length === 0 && empty("Nothing waits", "Late events, conflicts and refused events show here."),
+      refused.map(([reason, count]) => h("div", { class: "head" }, link(`/quarantine?reason=${encodeURIComponent(reason)}`, `quarantined: ${reason}`), h("span", { class: "num" }, number(count)))),
+      dirty.map(([reason, count]) => h("div", { class: "head" }, h("span", {}, `to repair: ${reason}`), h("span", { class: "num" }, number(count)))),
+      dirty.length > 0 && h("p", { class: "small dim" }, "Run ", h("code", {}, "beammeter repair"), `; the oldest mark is from ${minute(found.dirty_since)}.`),
+    );
+  });
+}
+
+const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];

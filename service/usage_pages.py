@@ -1,0 +1,154 @@
+"""Usage page by page, in the rows of `beammeter usage`.
+
+    selection -> series of the next customers -> rows of some -> merged cells -> a page
+                                                                                  |
+                                              cursor: the key of its last cell <--'
+
+A page begins behind the key that its cursor names, not after a number of rows. So what is
+written between two pages moves nothing: no cell comes twice, and none that was there is
+left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import polars as pl
+
+from meters.catalog import Catalog
+from meters.reading import Granularity, UsageCell, read_usage
+from meters.usage import USAGE_VALUES, from_stored
+from meters.zones import from_microseconds, microseconds
+from service.cursors import no_cursor, read_cursor, write_cursor
+from warehouse.client import Warehouse
+from warehouse.usage_series import (
+    Selection,
+    Series,
+    rows_of_series,
+    usage_series,
+    values_of_series,
+)
+
+# A page reads little at first and more each time that it was not enough.
+_FIRST_ROWS = 4_000
+_MOST_ROWS = 128_000
+_FIRST_CUSTOMERS = 8
+_MOST_CUSTOMERS = 512
+_GROWTH = 8
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """The key of a cell, in the order in which cells are listed."""
+
+    series: Series
+    start: datetime
+    end: datetime
+    group: str
+
+
+@dataclass(frozen=True)
+class UsagePage:
+    """Some cells, and the cursor of the page behind them; None where nothing follows."""
+
+    cells: tuple[UsageCell, ...]
+    next_cursor: str | None
+
+
+def usage_page(
+    catalog: Catalog,
+    warehouse: Warehouse,
+    tenant: str,
+    selection: Selection,
+    *,
+    granularity: Granularity,
+    group_by: Sequence[str] | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> UsagePage:
+    """At most `limit` cells behind `cursor`, sorted as `read_usage` sorts them.
+
+    Raises `Rejected` (`invalid_cursor`) for a cursor that no page has given.
+    """
+    after = None if cursor is None else place_behind(cursor)
+    found: list[UsageCell] = []
+    counted = {meter.id for meter in catalog.meters if meter.aggregation == "unique_count"}
+    carrying = {meter.id for meter in catalog.meters if meter.carries}
+    ever = replace(selection, start=None)
+    listed = ever if carrying and selection.meter in (None, *carrying) else selection
+    for series in _batches(warehouse, tenant, listed, after):
+        # What was carried into the span comes from rows before it.
+        old = [each for each in series if each.meter in carrying]
+        new = [each for each in series if each.meter not in carrying]
+        rows = pl.concat(
+            from_stored(rows_of_series(warehouse, tenant, chosen, each))
+            for chosen, each in ((ever, old), (selection, new))
+            if each
+        )
+        distinct = [each for each in series if each.meter in counted]
+        values = (
+            from_stored(values_of_series(warehouse, tenant, ever, distinct))
+            if distinct
+            else USAGE_VALUES.to_frame()
+        )
+        cells = read_usage(catalog, rows, values, granularity, group_by, since=selection.start)
+        found += [cell for cell in cells if after is None or place_of(cell) > after]
+        if len(found) > limit:
+            page = tuple(found[:limit])
+            return UsagePage(page, cursor_of(place_of(page[-1])))
+    return UsagePage(tuple(found), None)
+
+
+def _batches(
+    warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None
+) -> Iterator[list[Series]]:
+    """Series from that of the cursor on, in order, in batches that fit into memory."""
+    customer, more = "" if after is None else after.series.customer, True
+    most, customers = _FIRST_ROWS, _FIRST_CUSTOMERS
+    while more:
+        found, more = usage_series(
+            warehouse, tenant, selection, from_customer=customer, customers=customers
+        )
+        customers = min(customers * _GROWTH, _MOST_CUSTOMERS)
+        batch: list[Series] = []
+        size = 0
+        for series, rows in found:
+            if after is not None and series < after.series:
+                continue
+            if batch and size + rows > most:
+                yield batch
+                batch, size = [], 0
+                most = min(most * _GROWTH, _MOST_ROWS)
+            batch.append(series)
+            size += rows
+        if batch:
+            yield batch
+        if found:
+            customer = found[-1][0].customer + "\0"
+
+
+def place_of(cell: UsageCell) -> Place:
+    """The key of a cell."""
+    series = Series(cell.customer, cell.subscription or "", cell.meter)
+    return Place(series, cell.start, cell.end, cell.group)
+
+
+def cursor_of(place: Place) -> str:
+    """The cursor that begins behind `place`."""
+    series = place.series
+    key = [series.customer, series.subscription, series.meter]
+    return write_cursor(
+        [*key, str(microseconds(place.start)), str(microseconds(place.end)), place.group]
+    )
+
+
+def place_behind(cursor: str) -> Place:
+    """The place that a cursor names. Raises `Rejected`."""
+    customer, subscription, meter, start, end, group = read_cursor(cursor, 6)
+    try:
+        since, until = from_microseconds(int(start)), from_microseconds(int(end))
+    except (ValueError, OverflowError):
+        raise no_cursor(cursor) from None
+    return Place(Series(customer, subscription, meter), since, until, group)

@@ -1,0 +1,127 @@
+"""Usage of a whole tenant at a glance: merged over customers, by time, customer or group.
+
+The same merge as `warehouse.merging` over other keys. A step of time is a whole hour, day or
+month of the zone that is asked for, whatever the zones of the customers, since they stand
+side by side here. `max`, `min` and `latest` are those of all customers together.
+"""
+
+# Statements are made of constants of this program alone; values are parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from meters.catalog import Aggregation
+from meters.scalars import canonical_json
+from warehouse.client import Warehouse
+from warehouse.parameters import Value
+from warehouse.queries import KEY
+from warehouse.usage_series import Selection
+
+Dimension = Literal[
+    "meter", "customer", "subscription", "bucket", "hour", "day", "week", "month", "group"
+]
+
+_DIMENSIONS: dict[Dimension, str] = {
+    "meter": "toString(meter)",
+    "customer": "external_customer_id",
+    "subscription": "external_subscription_id",
+    "hour": "toDateTime64(toStartOfHour(bucket_start, {zone:String}), 6, 'UTC')",
+    "day": "toDateTime64(toStartOfDay(bucket_start, {zone:String}), 6, 'UTC')",
+    "bucket": "bucket_start",
+    "week": "toDateTime64("
+    "toDateTime(toMonday(bucket_start, {zone:String}), {zone:String}), 6, 'UTC')",
+    "month": "toDateTime64("
+    "toDateTime(toStartOfMonth(bucket_start, {zone:String}), {zone:String}), 6, 'UTC')",
+    # In canonical JSON the text `"name":` is nowhere but before the member of that name.
+    "group": "simpleJSONExtractRaw(group_key, {group:String})",
+}
+
+_ORDERS: dict[Aggregation, str] = {
+    "count": "events",
+    "sum": "sum",
+    "avg": "sum / events",
+    "max": "max",
+    "min": "min",
+    "latest": "latest_value",
+    "unique_count": "distinct",
+    "weighted_sum": "events",
+    "percentile": "events",
+}
+
+_SUMMARY = f"""
+WITH
+    winners AS (
+        SELECT {{keys}}, {KEY}, revision, events, sum, min, max,
+            latest_at, latest_id, latest_value
+        FROM usage FINAL WHERE {{where}} AND events > 0
+    ),
+    merged AS (
+        SELECT {{names}}, sum(w.events) AS events, sum(w.sum) AS sum, min(w.min) AS min,
+            max(w.max) AS max,
+            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
+                w.latest_at IS NOT NULL) AS latest,
+            countIf(w.latest_at IS NOT NULL) AS latests
+        FROM winners AS w GROUP BY {{names}}
+    )
+SELECT {{names}}, events, sum, min, max,
+    if(latests > 0, latest.3, NULL) AS latest_value, {{distinct}} AS distinct
+FROM merged {{join}}
+ORDER BY {{order}} LIMIT {{{{limit:UInt32}}}}
+"""
+
+_DISTINCT = f"""
+LEFT JOIN (
+    SELECT {{names}}, uniqExact(v.value_hash) AS values
+    FROM (
+        SELECT {KEY}, revision, value_hash FROM usage_values WHERE {{where}}
+    ) AS v
+    INNER JOIN winners AS w USING ({KEY}, revision)
+    GROUP BY {{names}}
+) AS counted USING ({{names}})
+"""
+
+
+def usage_summary(
+    warehouse: Warehouse,
+    tenant: str,
+    selection: Selection,
+    by: Sequence[Dimension],
+    *,
+    zone: str = "UTC",
+    group: str | None = None,
+    distinct: bool = False,
+    greatest: Aggregation | None = None,
+    limit: int = 10_000,
+) -> pa.Table:
+    """The merged state by `by`: at least one dimension, `group` being the property's value.
+
+    Columns: one for each dimension under its name, then `events`, `sum`, `min`, `max`,
+    `latest_value`, and `distinct` where it is asked for, else null. With `greatest`, the rows
+    with the greatest value of that aggregation come first, otherwise they are sorted by
+    their keys. A group is JSON text, empty where the meter has no such property.
+    """
+    where, values = selection.where(tenant)
+    names = [f"by_{name}" for name in by]
+    keys = ", ".join(f"{_DIMENSIONS[name]} AS by_{name}" for name in by)
+    listed = ", ".join(names)
+    order = f"{_ORDERS[greatest]} DESC, {listed}" if greatest else listed
+    sql = _SUMMARY.format(
+        keys=keys,
+        names=listed,
+        where=where,
+        distinct="counted.values" if distinct else "CAST(NULL AS Nullable(UInt64))",
+        join=_DISTINCT.format(names=listed, where=where) if distinct else "",
+        order=order,
+    )
+    given: dict[str, Value] = {**values, "limit": limit}
+    if {"hour", "day", "week", "month"} & set(by):
+        given["zone"] = zone
+    if "group" in by:
+        given["group"] = canonical_json(group or "")[1:-1]
+    found = warehouse.query_arrow(sql, given)
+    return found.rename_columns([name.removeprefix("by_") for name in found.column_names])
