@@ -100,10 +100,9 @@ def test_what_is_written_between_two_pages_moves_nothing(
 
     headers = {"x-api-key": world.key("read", tenant=name)}
     with TestClient(create_app(other)) as client:
-        whole = client.get(
-            "/v1/usage?granularity=day&limit=1000&meter=calls", headers=headers
-        ).json()
-        first = client.get("/v1/usage?granularity=day&limit=30&meter=calls", headers=headers).json()
+        path = "/v1/usage?granularity=day&meter=calls"
+        whole = client.get(f"{path}&limit=1000", headers=headers).json()
+        first = client.get(f"{path}&limit=30", headers=headers).json()
         tenant.backfill(world.sent[200:300])
         rest: list[Row] = []
         cursor = first["next_cursor"]
