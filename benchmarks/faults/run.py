@@ -37,6 +37,9 @@ LONGEST = 300.0
 _UNIQUE = "SELECT count() FROM events FINAL"
 
 
+Inject = Callable[[Callable[[], None]], None]
+
+
 class Front:
     """The warehouse: the engine behind HTTP, which fails when asked to."""
 
@@ -137,15 +140,18 @@ class Faults:
         self._random = rng
         self.table: list[tuple[str, float]] = []
 
-    def run(self, name: str, inject: Callable[[], None]) -> None:
-        """Wait for a random moment, inject, wait until it is over."""
+    def run(self, name: str, inject: Inject) -> None:
+        """Wait for a random moment, inject, wait until it is over.
+
+        `inject` is called with what it must call once the thing is down.
+        """
         # Each has its share of the events, so that some are always on their way.
         self._wait(lambda: self._front.stored() > 0)
         self._sender.allow((len(self.table) + 1) / (self._count + 1))
         time.sleep(self._random.uniform(1, 6))
-        before = self._sender.unique
-        began = time.monotonic()
-        inject()
+        down: list[tuple[int, float]] = []
+        inject(lambda: down.append((self._sender.unique, time.monotonic())))
+        [(before, began)] = down
         self._wait(lambda: self._front.stored() > before)
         self.table.append((name, time.monotonic() - began))
         sys.stderr.write(f"{name}: {self.table[-1][1]:.1f} s\n")
@@ -174,32 +180,47 @@ def on_flink(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front
         faults = Faults(sender, front, rng, 8)
         sender.start()
 
-        def taskmanager() -> None:
+        def taskmanager(down: Callable[[], None]) -> None:
             cluster.kill_taskmanager()
+            down()
             cluster.start_taskmanager()
 
-        def job(restore: bool) -> None:
+        def job(down: Callable[[], None], restore: bool) -> None:
             path = _checkpoint(cluster) if restore else None
             command.kill()
             cluster.cancel_jobs()
+            down()
             command.start(*(("--restore", path) if path else ()), behind=behind)
 
-        def broker() -> None:
+        def broker(down: Callable[[], None]) -> None:
             kafka.kill()
+            down()
             time.sleep(rng.uniform(1, 4))
             kafka.start()
 
-        every: list[tuple[str, Callable[[], None]]] = [
-            ("Python workers killed", lambda: _require(pool.kill_workers())),
+        def workers(down: Callable[[], None]) -> None:
+            if not pool.kill_workers():
+                raise RuntimeError("no worker was there to be killed")
+            down()
+
+        def warehouse(**how: int) -> Inject:
+            def inject(down: Callable[[], None]) -> None:
+                front.fault(**how)
+                down()
+
+            return inject
+
+        every: list[tuple[str, Inject]] = [
+            ("Python workers killed", workers),
             ("TaskManager killed", taskmanager),
-            ("job killed, restored from its checkpoint", lambda: job(restore=True)),
-            ("job killed, started without state", lambda: job(restore=False)),
+            ("job killed, restored from its checkpoint", lambda down: job(down, restore=True)),
+            ("job killed, started without state", lambda down: job(down, restore=False)),
             ("broker killed", broker),
-            ("warehouse: errors", lambda: front.fault(status=500, code=202, times=20)),
-            ("warehouse: time-outs", lambda: front.fault(status=0, times=4, seconds=3)),
+            ("warehouse: errors", warehouse(status=500, code=202, times=20)),
+            ("warehouse: time-outs", warehouse(status=0, times=4, seconds=3)),
             (
                 "warehouse: half-written batches",
-                lambda: front.fault(status=500, code=210, times=15, written=50),
+                warehouse(status=500, code=210, times=15, written=50),
             ),
         ]
         rng.shuffle(every)
@@ -221,8 +242,9 @@ def on_prism(given: argparse.Namespace, folder: Path, kafka: Kafka, front: Front
         faults = Faults(sender, front, rng, 3)
         sender.start()
 
-        def killed() -> None:
+        def killed(down: Callable[[], None]) -> None:
             command.kill()
+            down()
             command.start()
 
         for number in range(1, 4):
@@ -245,11 +267,6 @@ def _checkpoint(cluster: FlinkCluster) -> str:
                 return str(found["external_path"])
         time.sleep(0.2)
     raise RuntimeError("the job made no checkpoint")
-
-
-def _require(count: int) -> None:
-    if not count:
-        raise RuntimeError("no worker was there to be killed")
 
 
 def _report(given: argparse.Namespace, faults: Faults, command: Command, sender: Sender) -> None:
