@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from billing.invoice import Line
 from billing.slots import Segment, Slot
 from meters.catalog_charges import UsageCharge
 from meters.catalog_entitlements import Entitlement
 from meters.periods import Periods
+from meters.scalars import canonical_json, parse_json
+from meters.timestamps import format_instant
 
 _ZERO = Fraction(0)
 _Key = tuple[str | None, str, str]
@@ -145,3 +148,32 @@ class Allowances:
             self._rolled.setdefault(key, []).append(self._left.pop(key))
         self._billed = {k: v for k, v in self._billed.items() if k[0] != slot.subscription}
         self._positions = {k: v for k, v in self._positions.items() if k[0] != slot.subscription}
+
+    def state(self) -> str:
+        """What is used of entitlements and what rolls over, as JSON text; `''`: nothing."""
+        if not self._taken and not any(self._rolled.values()):
+            return ""
+        taken = [
+            [name, format_instant(at), str(units)] for (name, at), units in self._taken.items()
+        ]
+        rolled = [
+            [*key, [[str(batch.units), batch.periods] for batch in batches]]
+            for key, batches in self._rolled.items()
+        ]
+        return canonical_json(
+            {
+                "taken": sorted(taken),
+                "rolled": sorted(rolled, key=canonical_json),
+            }
+        )
+
+    def restore(self, state: str, subscription: str) -> None:
+        """Go on from the `state` after an invoice of a subscription."""
+        kept: Any = parse_json(state) if state else {"taken": [], "rolled": []}
+        for name, at, units in kept["taken"]:
+            self._taken[name, datetime.fromisoformat(at)] = Fraction(units)
+        self._rolled = {k: v for k, v in self._rolled.items() if k[0] != subscription}
+        for owner, charge, group, batches in kept["rolled"]:
+            if owner == subscription:
+                found = [_Batch(Fraction(units), periods) for units, periods in batches]
+                self._rolled[owner, charge, group] = found

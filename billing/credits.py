@@ -12,15 +12,14 @@ and not more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from fractions import Fraction
 from typing import Literal
 
 from billing.invoice import Burn, Invoice, Line
-from billing.money import add_amounts, from_minor_units, minor_units, spread, whole_units
+from billing.money import add_amounts, from_minor_units, spread, whole_units
 from billing.slots import hashed_id
 from billing.taxes import net_units
 from meters.catalog_terms import CreditGrant
@@ -108,30 +107,39 @@ def burn_paid(
     return _burn(lines, payable, grants, balances, exponent)[0]
 
 
-def ledger(
-    tenant: str, grants: Iterable[CreditGrant], invoices: Sequence[Invoice], as_of: datetime
-) -> list[LedgerEntry]:
-    """The entries of one customer's grants until `as_of`, two for each movement.
+def postings(
+    tenant: str,
+    grants: Iterable[CreditGrant],
+    invoices: Iterable[Invoice],
+    balances: Balances | None = None,
+) -> Iterator[tuple[Invoice, tuple[LedgerEntry, ...]]]:
+    """Each invoice of one customer, in order, with the entries that become final with it.
 
-    `invoices` are all of the customer's that burnt anything, in any order.
+    With the first invoice dated at or after the start of a grant of its currency the
+    grant is booked (those of later invoices are the same entries again), with the
+    first at or after its expiry what is left lapses, and each books what it burns.
+    `balances` is what earlier invoices have left of grants that are booked.
     """
-    entries: list[LedgerEntry] = []
-    for grant in grants:
-        if grant.start > as_of:
-            continue
-        funding = f"funding:{grant.kind}"
-        entries += _moved(tenant, grant, "grant", funding, grant.amount, grant.start)
-        left = Fraction(grant.amount)
-        for invoice in invoices:
-            for burn in invoice.burns:
-                if burn.grant == grant.id:
-                    left -= Fraction(burn.amount)
-                    entries += burn_entries(tenant, grant, burn, invoice)
-        if grant.expires is not None and grant.expires <= as_of and left:
-            exponent = currency_exponent(grant.currency)
-            lapsed = from_minor_units(-minor_units(left, exponent), exponent)
-            entries += _moved(tenant, grant, "expire", "expired", lapsed, grant.expires)
-    return entries
+    grants = tuple(grants)
+    left = {**opening(grants), **(balances or {})}
+    for invoice in invoices:
+        entries: list[LedgerEntry] = []
+        date = invoice.billing_date
+        burns = {burn.grant: burn for burn in invoice.burns}
+        for grant in grants:
+            if date is None or grant.currency != invoice.currency or grant.start > date:
+                continue
+            funding = f"funding:{grant.kind}"
+            entries += _moved(tenant, grant, "grant", funding, grant.amount, grant.start)
+            if grant.id in burns:
+                entries += burn_entries(tenant, grant, burns[grant.id], invoice)
+            if grant.expires is not None and grant.expires <= date and left[grant.id]:
+                lapsed = left[grant.id].copy_negate()
+                left[grant.id] = Decimal(0)
+                cause = invoice.invoice_id
+                entries += _moved(tenant, grant, "expire", "expired", lapsed, grant.expires, cause)
+        left = after(left, invoice)
+        yield invoice, tuple(entries)
 
 
 def burn_entries(

@@ -1,6 +1,7 @@
 """All invoices of one customer, in the order in which they burn credits.
 
     slots with their usage --by (billing date, currency, subscription)--> invoices
+                                     what is final already is left out
 
 Balances go from invoice to invoice, so the same catalog and usage give the same
 invoices and burns, whatever the order of the slots, and however often they are built.
@@ -18,6 +19,7 @@ from billing.builder import build_invoice
 from billing.commitments import Commitments
 from billing.credits import after, opening
 from billing.invoice import NOTHING_COMMITTED, Committed, Invoice, Line, Status
+from billing.past import NO_PAST, Past
 from billing.quantities import UsageOf
 from billing.slots import Slot, begun, due
 from billing.tariffs import Tariffs
@@ -36,13 +38,16 @@ def bill_customer(
     tenant: str = "default",
     status: Status = "draft",
     catalog_hash: str | None = None,
+    past: Past = NO_PAST,
 ) -> Iterator[Invoice]:
-    """The invoices of one customer.
+    """The invoices of one customer that are not final yet.
 
     `slots` must be all of the customer's until some date, with their tariffs: what an
     invoice finds of coupons and credits depends on those before it. Slots of a period
     that goes on (`billing.thresholds.candidates`) give an invoice only where a threshold is
-    reached.
+    reached. Slots whose invoice is final in the `past` need no usage and give no invoice;
+    others go on from there. One that cannot become final, beside what it was finalized
+    with, is held.
     """
     tariffs: dict[str, Tariffs] = {}
     committed: dict[str, Committed] = {}
@@ -54,11 +59,18 @@ def bill_customer(
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
         grants = catalog.grants_by_customer.get(slot.customer, ())
         if balances is None:
-            balances = opening(grants)
+            balances = {**opening(grants), **past.balances}
         if allowances is None:
             shared = catalog.entitlements_by_customer.get(slot.customer, ())
             allowances = Allowances(shared, slot.time_zone)
+        slot = past.slot(slot, tenant)
         earlier = dates.setdefault(slot.subscription, [])
+        final = past.final.get(slot.invoice_id(tenant)) if past.final else None
+        if final is not None:
+            committed[slot.subscription] = final.committed
+            allowances.restore(final.allowances, slot.subscription)
+            earlier.append(slot.billing_date)
+            continue
         if slot.subscription not in tariffs:
             tariffs[slot.subscription] = tariffs_of(catalog, slot.subscription)
         number = 1 + numbers.get(slot.subscription, 0)
@@ -91,10 +103,17 @@ def bill_customer(
         elif slot.arrears is not None:
             passed.pop(slot.subscription, None)
             numbers.pop(slot.subscription, None)
+        left = allowances.state()
+        if left:
+            invoice = replace(invoice, allowances=left)
         committed[slot.subscription] = invoice.committed
         if slot.until is None:
             earlier.append(slot.billing_date)
         balances = after(balances, invoice)
+        held = past.hold_reason(slot, grants) if past is not NO_PAST else None
+        if held is not None and invoice.hold_reason is None:
+            was = "held" if status == "draft" else status
+            invoice = replace(invoice, status=was, hold_reason=held)
         yield invoice
 
 

@@ -150,7 +150,8 @@ class Invoice:
     `number`, `issuer`, `issue_date` and `due_date` come with finalization.
     `prepaid` is what paid credits cover, `redemptions` what each coupon took off,
     `burns` what it took of each credit grant, `committed` how far the subscription is in
-    its commitment after it (none of these is part of the JSON).
+    its commitment after it, `allowances` the free units that are left for those after it
+    (none of these is part of the JSON).
     `hold_reason` says why a held invoice was not finalized.
     """
 
@@ -176,6 +177,7 @@ class Invoice:
     redemptions: tuple[Redemption, ...] = ()
     burns: tuple[Burn, ...] = ()
     committed: Committed = NOTHING_COMMITTED
+    allowances: str = ""
 
     @property
     def subtotal(self) -> Decimal:

@@ -104,8 +104,7 @@ class Meter(Model):
             value = getattr(self, key)
             if value and self.aggregation not in aggregations:
                 known = " or ".join(aggregations)
-                shown = "true" if value is True else value
-                message = f"must be left out unless the aggregation is {known} (got {shown})"
+                message = f"must be left out unless the aggregation is {known} (got {value})"
                 yield (key,), message
         if self.recurring and self.bucket is not None:
             yield ("recurring",), "must be left out beside bucket: nothing is carried over buckets"

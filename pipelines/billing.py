@@ -2,10 +2,10 @@
 
     customers -> parts -> merged usage x prices -> documents -> drafts (not in a preview)
                                                         |
-                                                     results
+                                                     results -> journal (runners.finalize)
 
 Rating is pure and repeatable; ids are hashes of what an invoice is for, so a second
-run writes the same rows again.
+run writes the same rows again. What is final is read from the journal and not rated.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from transforms.invoices import (
     WriteDrafts,
     WriteResults,
     to_documents,
+    to_proposals,
 )
 
 BATCH = 1000
@@ -38,10 +39,12 @@ class Billing:
     """One billing run over some subscriptions.
 
     `subscriptions` names all of each customer's. Every period that ended by `as_of` is
-    billed. A `preview` writes nothing to the
-    warehouse. The invoices are written as lines of JSON to files that begin with
+    billed. A `preview` writes nothing to the warehouse, and neither does a run for
+    `proposals`. The invoices are written as lines of JSON to files that begin with
     `results`: in the order of their names they are sorted by customer, billing date,
-    currency and subscription.
+    currency and subscription, final ones behind those of their part. Proposals have a
+    line for each customer instead (`transforms.invoices.to_proposals`). `journal` is the
+    journal's URL, None where nothing is final yet.
     """
 
     catalog: Catalog
@@ -51,6 +54,8 @@ class Billing:
     as_of: datetime
     status: Literal["draft", "preview"]
     results: str
+    journal: str | None = None
+    proposals: bool = False
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
@@ -59,16 +64,18 @@ class Billing:
             warehouse=self.warehouse,
             as_of=self.as_of,
             status=self.status,
+            journal=self.journal,
         )
+        to_lines = to_proposals if self.proposals else to_documents
         parts = list(_parts(self.catalog, self.subscriptions))
         documents = (
             pipeline
             | "Customers" >> beam.Create(parts)
             | "Spread" >> beam.Reshuffle()
             | "Rate" >> beam.ParDo(rate).with_output_types(RatedPart)
-            | "Documents" >> beam.Map(to_documents).with_output_types(Documents)
+            | "Documents" >> beam.Map(to_lines).with_output_types(Documents)
         )
-        if self.status == "draft":
+        if self.status == "draft" and not self.proposals:
             _ = documents | "Write" >> beam.ParDo(WriteDrafts(warehouse=self.warehouse))
         _ = documents | "Results" >> beam.ParDo(WriteResults(self.results))
 

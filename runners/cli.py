@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from meters.errors import BeammeterError, ConfigurationError
-from runners import cli_bills, cli_catalogs, cli_events, cli_quarantine, cli_service
+from runners import cli_bills, cli_catalogs, cli_events, cli_invoices, cli_quarantine, cli_service
 from runners.cli_options import catalog_path, common
 from runners.output import Format, quiet
 
@@ -62,6 +62,8 @@ for command in (
     cli_events.usage,
     cli_bills.bill,
     cli_bills.quote,
+    cli_invoices.invoice,
+    cli_invoices.reconcile,
     cli_service.serve,
     cli_service.keys,
     cli_catalogs.catalog,

@@ -10,7 +10,16 @@ import click
 
 from meters.errors import ConfigurationError, Rejected
 from meters.numbers import parse_number
-from runners.cli_options import Instant, ManyValues, catalog_path, common, warehouse_url
+from runners.cli_options import (
+    Day,
+    Instant,
+    ManyValues,
+    actor_option,
+    catalog_path,
+    common,
+    journal_option,
+    warehouse_url,
+)
 
 
 @click.command()
@@ -20,12 +29,30 @@ from runners.cli_options import Instant, ManyValues, catalog_path, common, wareh
 )
 @click.option("--customer", help="Only this customer.")
 @click.option("--preview", is_flag=True, help="Show what would be billed and write nothing.")
+@click.option("--finalize", is_flag=True, help="Make final what is settled; hold the rest.")
+@click.option(
+    "--accept-open", metavar="REASON", help="Make final also what is open, dirty or different."
+)
+@click.option(
+    "--issue-date", type=Day(), help="Date of issue.  [default: today, in the issuer's time zone]"
+)
+@actor_option
+@journal_option
 @click.option("--runner", default="direct", show_default=True, help="Where the pipeline runs.")
-def bill(catalog: str | None, clickhouse: str | None, **options: Any) -> None:
-    """Write draft invoices for the periods that have ended."""
-    from runners.commands import run_bill
+def bill(
+    catalog: str | None,
+    clickhouse: str | None,
+    journal: str | None,
+    actor: str | None,
+    **options: Any,
+) -> None:
+    """Write draft invoices for the periods that have ended, or make them final."""
+    from runners.bills import run_bill
+    from runners.journals import actor_name, journal_url
 
-    run_bill(catalog_path(catalog), warehouse_url(clickhouse), **options)
+    url = warehouse_url(clickhouse)
+    found = journal_url(journal, url[0])
+    run_bill(catalog_path(catalog), url, found, actor=actor_name(actor), **options)
 
 
 @click.command(cls=type("ManyUsages", (ManyValues,), {"MANY": ("--usage",)}))

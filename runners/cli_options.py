@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,3 +114,31 @@ def catalog_path(given: str | None) -> str:
     if not given:
         raise ConfigurationError("--catalog must be given: a YAML file or a folder of them")
     return given
+
+
+class Day(click.ParamType[date]):
+    """A date, as 2026-11-01."""
+
+    name = "date"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date:
+        """Parse it, or fail with what was expected."""
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"must be a date such as 2026-11-01 (got {value!r})", param, ctx)
+
+
+journal_option = click.option(
+    "--journal",
+    metavar="URL",
+    help="Where final invoices are kept: sqlite:///absolute/path or postgresql://user@host/db. "
+    "Default: $BEAMMETER_JOURNAL, else a file beside the embedded warehouse.",
+)
+actor_option = click.option(
+    "--actor", help="Who acts, for the audit log. Default: $BEAMMETER_ACTOR, else the user."
+)

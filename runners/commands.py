@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -106,72 +104,6 @@ def usage_row(cell: UsageCell) -> dict[str, object]:
         "value": plain(cell.value),
         "events": cell.events,
     }
-
-
-def run_bill(
-    path: str,
-    url: Url,
-    *,
-    as_of: datetime,
-    customer: str | None,
-    preview: bool,
-    tenant: str,
-    runner: str,
-    form: Format,
-) -> None:
-    """Bill every period that ended by `as_of`."""
-    catalog = load_catalog(path)
-    check_names(catalog, customer=customer)
-    invoices = bill_invoices(
-        catalog, url, as_of=as_of, customer=customer, preview=preview, tenant=tenant, runner=runner
-    )
-    tables.show_invoices(invoices, form)
-
-
-def bill_invoices(
-    catalog: Catalog,
-    url: Url,
-    *,
-    as_of: datetime,
-    tenant: str,
-    customer: str | None = None,
-    preview: bool = False,
-    runner: str = "direct",
-) -> list[dict[str, Any]]:
-    """Run the billing pipeline and return its invoices in a stable order."""
-    from pipelines.billing import Billing
-    from runners import launch
-
-    subscriptions = sorted(
-        entry.id
-        for entry in catalog.subscriptions
-        if (customer is None or entry.customer == customer) and entry.start <= as_of
-    )
-    options = launch.options(runner)
-    with open_warehouse(url) as warehouse, tempfile.TemporaryDirectory() as folder:
-        if not preview:
-            remember(warehouse, tenant, catalog)
-        job = Billing(
-            catalog=catalog,
-            subscriptions=subscriptions,
-            tenant=tenant,
-            warehouse=url[0],
-            as_of=as_of,
-            status="preview" if preview else "draft",
-            results=str(Path(folder) / "invoices"),
-        )
-        with launch.reported(("invoices",)):
-            launch.run(job.build, options)
-        lines = [
-            line
-            for file in sorted(Path(folder).glob("invoices-*"))
-            for line in file.read_bytes().splitlines()
-        ]
-    invoices: list[dict[str, Any]] = [parse_json(line) for line in lines]  # type: ignore[misc]
-    return sorted(
-        invoices,
-        key=lambda i: (i["customer"], i["billing_date"], i["subscription"], i["invoice_id"]),
-    )
 
 
 def run_quote(path: str, plan: str, quantities: dict[str, Decimal], form: Format) -> None:

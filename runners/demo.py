@@ -29,8 +29,9 @@ from meters.reading import UsageCell, read_usage
 from meters.usage import from_stored
 from runners import tables
 from runners.backfill import backfill_counts
+from runners.bills import bill_invoices
 from runners.cli_options import EMBEDDED
-from runners.commands import Url, bill_invoices, open_warehouse, usage_row
+from runners.commands import Url, open_warehouse, usage_row
 from runners.demo_events import demo_files
 from runners.output import Format, notice, print_json, print_table
 from warehouse import queries

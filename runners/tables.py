@@ -117,7 +117,9 @@ def _show_invoice(invoice: Invoice, about: str = "") -> None:
             text(invoice["customer"]),
             text(invoice["subscription"]),
             _span(invoice),
+            text(invoice["number"]),
             text(invoice["status"]),
+            text(invoice["hold_reason"]),
         )
         if part
     )

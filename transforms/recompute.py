@@ -20,7 +20,8 @@ import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import PCollection
 
-from meters.deduplicate import deduplicate
+from meters.deduplicate import Deduplicated, deduplicate
+from meters.differences import differences
 from meters.measure import Cells
 from meters.revisions import changes
 from meters.timeline import Timeline
@@ -116,23 +117,41 @@ class RecomputeUsage(beam.PTransform):  # type: ignore[misc]
 
     def expand(self, numbers: PCollection) -> PCollection:
         """All cells of a writer meet, also none, before it compares."""
-        recompute = RecomputeShard(self._timeline, self._run)
-        cells = (
-            numbers
-            | "SpreadShards" >> beam.Reshuffle()
-            | "Recompute" >> beam.ParDo(recompute)
-            | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(self._timeline))
-            | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
-        )
-        every = numbers.pipeline | "Writers" >> beam.Create(
-            [(n, None) for n in range(self._run.writers)]
-        )
-        return (
-            (cells, every)
-            | "AllWriters" >> beam.Flatten()
-            | "ByCustomers" >> beam.GroupByKey()
-            | "Reconcile" >> beam.ParDo(ReconcileUsage(self._timeline, self._run))
-        )
+        cells = _by_writer(numbers, self._timeline, self._run, RecomputeShard)
+        return cells | "Reconcile" >> beam.ParDo(ReconcileUsage(self._timeline, self._run))
+
+
+@beam.typehints.with_output_types(dict[str, object])
+class CompareUsage(beam.PTransform):  # type: ignore[misc]
+    """The `parts` of a run whose hours are marked -> where usage is not the raw events'.
+
+    Writes nothing. Emits `meters.differences.Difference`s.
+    """
+
+    def __init__(self, timeline: Timeline, run: Run) -> None:
+        super().__init__()
+        self._timeline = timeline
+        self._run = run
+
+    def expand(self, numbers: PCollection) -> PCollection:
+        """The recomputation of `RecomputeUsage`, and another end."""
+        cells = _by_writer(numbers, self._timeline, self._run, SilentShard)
+        return cells | "Differences" >> beam.ParDo(FindDifferences(self._timeline, self._run))
+
+
+def _by_writer(
+    numbers: PCollection, timeline: Timeline, run: Run, shard: type[RecomputeShard]
+) -> PCollection:
+    """(writer, merged cells of all families) for every writer."""
+    cells = (
+        numbers
+        | "SpreadShards" >> beam.Reshuffle()
+        | "Recompute" >> beam.ParDo(shard(timeline, run))
+        | "MergeRecomputed" >> beam.CombinePerKey(MergeCells(timeline))
+        | "ByWriter" >> beam.MapTuple(lambda key, merged: (key[0], merged))
+    )
+    every = numbers.pipeline | "Writers" >> beam.Create([(n, None) for n in range(run.writers)])
+    return (cells, every) | "AllWriters" >> beam.Flatten() | "ByCustomers" >> beam.GroupByKey()
 
 
 @beam.typehints.with_output_types(tuple[tuple[int, int], Cells])
@@ -170,18 +189,28 @@ class RecomputeShard(beam.DoFn):  # type: ignore[misc]
         if not frames:
             return
         unique = deduplicate(pl.concat(frames))
-        self._conflicts.quarantine(unique, self._timeline.everything)
+        self._report(unique)
         measured = self._measurement.measure(unique.events)
         for cells in measured.cells:
             for writer, mine in self._measurement.split(cells, self._run.writers):
                 yield (writer, cells.family), mine
 
+    def _report(self, unique: Deduplicated) -> None:
+        self._conflicts.quarantine(unique, self._timeline.everything)
 
-class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
-    """(writer, merged cells of all families) -> changed rows and tombstones.
+
+class SilentShard(RecomputeShard):
+    """The same, for a run that writes nothing."""
+
+    def _report(self, unique: Deduplicated) -> None:
+        pass
+
+
+class ComparingUsage(beam.DoFn):  # type: ignore[misc]
+    """What is done with (writer, merged cells of all families).
 
     Only whole local hours that the run touched are compared: exactly for those the
-    recomputation has seen every event. Emits `Counts`, as `RecomputeUsage` does.
+    recomputation has seen every event.
     """
 
     def __init__(self, timeline: Timeline, run: Run) -> None:
@@ -194,32 +223,16 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
         self._measurement = measurement_of(self._timeline)
         self._zones = {c.id: c.time_zone for c in self._timeline.everything.customers}
 
-    def process(self, element: tuple[int, Iterable[Cells | None]]) -> Iterator[Counts]:
-        """Compare and write one shard of customers."""
-        writer, found = element
-        hours = self._hours(writer)
-        if hours.is_empty():
-            return
+    def _compared(
+        self, hours: pl.DataFrame, found: Iterable[Cells | None]
+    ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
+        """Recomputed rows and values, and the stored ones, some hours at a time."""
         made = [usage_rows(self._measurement, cells) for cells in found if cells is not None]
         rows = self._located([USAGE.to_frame(), *(rows for rows, _ in made)])
         values = self._located([USAGE_VALUES.to_frame(), *(values for _, values in made)])
-        written = tombstones = 0
         for some in hours.sort(HOUR).iter_slices(HOURS_AT_A_TIME):
-            changed, changed_values = changes(
-                _within(rows, some),
-                _within(values, some),
-                self._stored(some),
-                self._values(some),
-            )
-            write_usage(self._warehouse, self._run.tenant, changed, changed_values)
-            kept = changed.filter(pl.col("events") > 0).height
-            written += kept
-            tombstones += changed.height - kept
-        yield {
-            "rows": written,
-            "tombstones": tombstones,
-            "customers": hours["external_customer_id"].n_unique(),
-        }
+            wanted = _within(rows, some), _within(values, some)
+            yield *wanted, self._stored(some), self._values(some)
 
     def _hours(self, writer: int) -> pl.DataFrame:
         mine = [
@@ -241,6 +254,45 @@ class ReconcileUsage(beam.DoFn):  # type: ignore[misc]
     def _values(self, hours: pl.DataFrame) -> pl.DataFrame:
         table = usage_values_for(self._warehouse, self._run.tenant, _spans(hours))
         return _within(self._located([from_stored(table)]), hours)
+
+
+class ReconcileUsage(ComparingUsage):
+    """(writer, merged cells of all families) -> changed rows and tombstones.
+
+    Emits `Counts`, as `RecomputeUsage` does.
+    """
+
+    def process(self, element: tuple[int, Iterable[Cells | None]]) -> Iterator[Counts]:
+        """Compare and write one shard of customers."""
+        writer, found = element
+        hours = self._hours(writer)
+        if hours.is_empty():
+            return
+        written = tombstones = 0
+        for frames in self._compared(hours, found):
+            changed, changed_values = changes(*frames)
+            write_usage(self._warehouse, self._run.tenant, changed, changed_values)
+            kept = changed.filter(pl.col("events") > 0).height
+            written += kept
+            tombstones += changed.height - kept
+        yield {
+            "rows": written,
+            "tombstones": tombstones,
+            "customers": hours["external_customer_id"].n_unique(),
+        }
+
+
+class FindDifferences(ComparingUsage):
+    """(writer, merged cells of all families) -> where stored usage is not the recomputed one."""
+
+    def process(self, element: tuple[int, Iterable[Cells | None]]) -> Iterator[dict[str, object]]:
+        """Compare one shard of customers."""
+        writer, found = element
+        hours = self._hours(writer)
+        if hours.is_empty():
+            return
+        for frames in self._compared(hours, found):
+            yield from differences(self._timeline.everything.meters_by_id, *frames)
 
 
 def _within(located: pl.DataFrame, hours: pl.DataFrame) -> pl.DataFrame:

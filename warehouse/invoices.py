@@ -31,6 +31,9 @@ Document = Mapping[str, object]
 REPLACEABLE = ("draft", "held")
 """States in which an invoice may be written anew; others never change."""
 
+FINAL_REVISION = 1 << 62
+"""Revisions of documents of the journal begin here; those of drafts are times."""
+
 _ENCODER = msgspec.json.Encoder()
 _AMOUNT = pa.decimal128(38, 12)
 _INSTANT = pa.timestamp("us", "UTC")
@@ -142,10 +145,7 @@ def write_texts(warehouse: Warehouse, tenant: str, invoices: Sequence[Texts]) ->
                 rewritten.append(invoice_id)
     if fresh:
         _delete_lost_lines(warehouse, tenant, rewritten, fresh, revisions, now)
-        lines = _line_columns(fresh, list(revisions.values()))
-        _insert(warehouse, "invoice_lines", lines, tenant, now)
-        headers = _header_columns(fresh, list(revisions.values()))
-        _insert(warehouse, "invoices", headers, tenant, now)
+        _write(warehouse, tenant, fresh, list(revisions.values()), now)
     return list(revisions)
 
 
@@ -171,6 +171,38 @@ def _delete_lost_lines(
     ]
     if lost:
         warehouse.insert_rows("invoice_lines", lost)
+
+
+def write_final_invoices(
+    warehouse: Warehouse, tenant: str, documents: Sequence[tuple[int, Document]]
+) -> None:
+    """Stores finalized and void documents of the journal, whatever is stored already.
+
+    Each comes with the number of the audit entry that changed it last, which makes its
+    revision: above every draft's, and the same whenever it is written.
+    """
+    latest = {_text(document, "invoice_id"): (seq, document) for seq, document in documents}
+    if not latest:
+        return
+    now = datetime.now(UTC)
+    revisions = {name: FINAL_REVISION + seq for name, (seq, _) in latest.items()}
+    fresh = [Texts.of(document) for _, document in latest.values()]
+    _delete_lost_lines(warehouse, tenant, list(latest), fresh, revisions, now)
+    _write(warehouse, tenant, fresh, list(revisions.values()), now)
+
+
+def _write(
+    warehouse: Warehouse,
+    tenant: str,
+    fresh: Sequence[Texts],
+    revisions: Sequence[int],
+    now: datetime,
+) -> None:
+    """Lines first: where a write is cut off, the old header makes the next run write again."""
+    lines = _line_columns(fresh, revisions)
+    _insert(warehouse, "invoice_lines", lines, tenant, now)
+    headers = _header_columns(fresh, revisions)
+    _insert(warehouse, "invoices", headers, tenant, now)
 
 
 def read_invoices(

@@ -424,5 +424,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             "TYPE minmax GRANULARITY 1",
         ),
     ),
+    Migration(
+        version=6,
+        name="ledger accounts",
+        statements=(
+            "ALTER TABLE credit_ledger ADD COLUMN IF NOT EXISTS account String AFTER kind",
+        ),
+    ),
 )
 """All migrations of this program; the last one's version is the schema's."""

@@ -30,6 +30,7 @@ from meters.touched import CUSTOMER, HOURS, SLOT_US, odd_customers, touched_hour
 from warehouse.client import Warehouse
 from warehouse.ownership import Owners
 from warehouse.parameters import Parameters, Value, chunks, json_list
+from warehouse.queries import CustomerSpan
 from warehouse.writes import with_constants
 
 SLOTS_AT_A_TIME = 500_000
@@ -79,6 +80,39 @@ FROM usage FINAL
 WHERE tenant_id = {{tenant:String}} AND events > 0
     AND bucket_end > {{start:DateTime64(6, 'UTC')}} AND bucket_start < {{end:DateTime64(6, 'UTC')}}
     AND ({{customer:Nullable(String)}} IS NULL OR {CUSTOMER} = {{customer:Nullable(String)}})
+"""
+
+_OF_SPANS = """
+    INNER JOIN (
+        SELECT span.1 AS customer, fromUnixTimestamp64Micro(span.2, 'UTC') AS start,
+            fromUnixTimestamp64Micro(span.3, 'UTC') AS end
+        FROM (
+            SELECT arrayJoin(
+                JSONExtract({spans:String}, 'Array(Tuple(String, Int64, Int64))')
+            ) AS span
+        )
+    ) AS s
+"""
+
+_TOUCH_SPANS = f"""
+INSERT INTO touched (tenant_id, run_id, {CUSTOMER}, identity_hash, timestamp)
+SELECT {{tenant:String}}, {{run:String}}, e.{CUSTOMER}, e.identity_hash, e.timestamp
+FROM (
+    SELECT {CUSTOMER}, identity_hash, timestamp FROM events
+    WHERE tenant_id = {{tenant:String}} AND {OF_CUSTOMERS}
+        AND timestamp >= {{first:DateTime64(6, 'UTC')}}
+        AND timestamp < {{last:DateTime64(6, 'UTC')}}
+) AS e {_OF_SPANS} ON e.{CUSTOMER} = s.customer
+WHERE e.timestamp >= s.start AND e.timestamp < s.end
+UNION ALL
+SELECT DISTINCT {{tenant:String}}, {{run:String}}, u.{CUSTOMER}, {_ZERO}, u.bucket_start
+FROM (
+    SELECT {CUSTOMER}, bucket_start, bucket_end FROM usage FINAL
+    WHERE tenant_id = {{tenant:String}} AND events > 0 AND {OF_CUSTOMERS}
+        AND bucket_end > {{first:DateTime64(6, 'UTC')}}
+        AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+) AS u {_OF_SPANS} ON u.{CUSTOMER} = s.customer
+WHERE u.bucket_end > s.start AND u.bucket_start < s.end
 """
 
 _CUSTOMERS = f"""
@@ -150,6 +184,22 @@ def touch_span(
         "customer": customer,
     }
     warehouse.command(_TOUCH_SPAN, parameters)
+
+
+def touch_spans(
+    warehouse: Warehouse, tenant: str, run_id: str, spans: Sequence[CustomerSpan]
+) -> None:
+    """The same for a half-open span of each of these customers; one may have several."""
+    for piece in chunks(sorted(spans), warehouse.parameter_bytes):
+        parameters: Parameters = {
+            "tenant": tenant,
+            "run": run_id,
+            "customers": json_list(sorted({customer for customer, _, _ in piece})),
+            "first": min(start for _, start, _ in piece),
+            "last": max(end for _, _, end in piece),
+            "spans": json_list(piece),
+        }
+        warehouse.command(_TOUCH_SPANS, parameters)
 
 
 def touched_count(warehouse: Warehouse, tenant: str, run_id: str) -> int:

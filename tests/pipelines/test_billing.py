@@ -15,7 +15,7 @@ from meters.revisions import first_revision
 from meters.scalars import parse_json
 from meters.timestamps import parse_timestamp
 from pipelines import billing
-from runners import commands, launch
+from runners import bills, launch
 from tests.generators import Row
 from tests.meters.chain import event, measured, meter, stored
 from tests.pipelines.runs import Tenant
@@ -199,7 +199,7 @@ def test_the_command_reads_back_every_invoice_whatever_the_ids_hold(new_tenant: 
     tenant = new_tenant(
         Catalog.model_validate({**catalog, "meters": CATALOG.meters, "plans": CATALOG.plans})
     )
-    invoices = commands.bill_invoices(
+    invoices = bills.bill_invoices(
         tenant.catalog,
         (tenant.url, False),
         as_of=parse_timestamp(AS_OF),

@@ -1,0 +1,166 @@
+"""The command `bill`: drafts, previews, and what becomes final.
+
+rate --> drafts, previews
+rate --> gate --> journal --> projections      (`runners.finalize`)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+from journal.journal import Journal
+from meters.catalog import Catalog
+from meters.catalog_file import load_catalog
+from meters.errors import ConfigurationError
+from meters.scalars import parse_json
+from runners import tables
+from runners.commands import Url, check_names, open_warehouse, remember
+from runners.journals import JournalUrl, existing_journal, up_to_date
+from runners.output import Format
+
+Document = dict[str, Any]
+
+
+def run_bill(
+    path: str,
+    url: Url,
+    journal: JournalUrl | None,
+    *,
+    as_of: datetime,
+    customer: str | None,
+    preview: bool,
+    finalize: bool,
+    accept_open: str | None,
+    issue_date: date | None,
+    actor: str,
+    tenant: str,
+    runner: str,
+    form: Format,
+) -> None:
+    """Bill every period that ended by `as_of`."""
+    from runners.finalize import Finalizing, finalize_invoices
+
+    if preview and finalize:
+        raise ConfigurationError("--preview and --finalize must not be given together")
+    for name, given in (("--accept-open", accept_open), ("--issue-date", issue_date)):
+        if given is not None and not finalize:
+            raise ConfigurationError(f"{name} must be given with --finalize alone")
+    catalog = load_catalog(path)
+    check_names(catalog, customer=customer)
+    if finalize:
+        finalizing = Finalizing(actor, accept_open, issue_date)
+        invoices = finalize_invoices(
+            catalog,
+            url,
+            journal,
+            finalizing,
+            as_of=as_of,
+            customer=customer,
+            tenant=tenant,
+            runner=runner,
+        )
+    else:
+        invoices = bill_invoices(
+            catalog,
+            url,
+            journal,
+            as_of=as_of,
+            customer=customer,
+            preview=preview,
+            tenant=tenant,
+            runner=runner,
+        )
+    tables.show_invoices(invoices, form)
+
+
+def bill_invoices(
+    catalog: Catalog,
+    url: Url,
+    journal: JournalUrl | None = None,
+    *,
+    as_of: datetime,
+    tenant: str,
+    customer: str | None = None,
+    preview: bool = False,
+    runner: str = "direct",
+) -> list[Document]:
+    """Drafts or previews of every period that ended, beside what is final, in a stable order."""
+    with open_warehouse(url) as warehouse:
+        opened = existing_journal(journal, warehouse, tenant)
+        if not preview:
+            remember(warehouse, tenant, catalog)
+            if opened is not None:
+                up_to_date(opened, warehouse, tenant)
+        close(opened)
+        found = rate(
+            catalog,
+            url,
+            None if opened is None else journal,
+            customers=None if customer is None else [customer],
+            as_of=as_of,
+            tenant=tenant,
+            preview=preview,
+            runner=runner,
+        )
+        return in_order(list(found))
+
+
+def rate(
+    catalog: Catalog,
+    url: Url,
+    journal: JournalUrl | None,
+    *,
+    customers: Sequence[str] | None,
+    as_of: datetime,
+    tenant: str,
+    runner: str,
+    preview: bool = False,
+    proposals: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Run the billing pipeline; yields documents, or customers with their `proposals`."""
+    from pipelines.billing import Billing
+    from runners import launch
+
+    chosen = None if customers is None else set(customers)
+    subscriptions = sorted(
+        entry.id
+        for entry in catalog.subscriptions
+        if (chosen is None or entry.customer in chosen) and entry.start <= as_of
+    )
+    options = launch.options(runner)
+    with tempfile.TemporaryDirectory() as folder:
+        job = Billing(
+            catalog=catalog,
+            subscriptions=subscriptions,
+            tenant=tenant,
+            warehouse=url[0],
+            as_of=as_of,
+            status="preview" if preview else "draft",
+            results=str(Path(folder) / "invoices"),
+            journal=None if journal is None else journal[0],
+            proposals=proposals,
+        )
+        with launch.reported(("invoices",)):
+            launch.run(job.build, options)
+        for file in sorted(Path(folder).glob("invoices-*")):
+            with file.open("rb") as lines:
+                for line in lines:
+                    yield parse_json(line)  # type: ignore[misc]
+
+
+def in_order(invoices: list[Document]) -> list[Document]:
+    """Invoices by customer, billing date, subscription and id."""
+    return sorted(
+        invoices,
+        key=lambda i: (i["customer"], i["billing_date"], i["subscription"], i["invoice_id"]),
+    )
+
+
+def close(journal: Journal | None) -> None:
+    """Close a journal, if there is one."""
+    if journal is not None:
+        journal.close()

@@ -1,0 +1,241 @@
+"""The commands around stored invoices: `invoice show|list|void|rebuild|verify`, `reconcile`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from journal.journal import Journal
+from meters.catalog_file import load_catalog
+from meters.errors import ConfigurationError, JournalError
+from meters.timestamps import format_instant
+from meters.zones import from_microseconds
+from runners import tables
+from runners.bills import Document
+from runners.catalogs import timeline_for
+from runners.commands import Url, check_names, check_span, open_warehouse
+from runners.gate import Findings, examine
+from runners.journals import JournalUrl, existing_journal, open_journal
+from runners.output import Format, notice, print_csv, print_json, print_table
+from transforms.projection import project, rebuild
+from warehouse.client import Warehouse
+from warehouse.invoices import list_invoices, read_invoices
+from warehouse.leases import exclusive
+from warehouse.shared_ids import shared_ids
+
+LISTED = (
+    "invoice_id",
+    "number",
+    "status",
+    "hold_reason",
+    "customer",
+    "subscription",
+    "currency",
+    "period_start",
+    "period_end",
+    "issue_date",
+    "due_date",
+    "total",
+    "due",
+)
+FINDING = (
+    "finding",
+    "customer",
+    "subscription",
+    "meter",
+    "start",
+    "end",
+    "group",
+    "stored",
+    "raw",
+    "detail",
+)
+
+
+def run_show(url: Url, journal: JournalUrl | None, invoice: str, tenant: str, form: Format) -> None:
+    """One invoice, by its id or number."""
+    with _stored(url, journal, tenant) as (warehouse, opened):
+        found: list[Document] = [] if opened is None else opened.documents(tenant, invoice=invoice)
+        if not found:
+            found = list(read_invoices(warehouse, tenant, [invoice]).values())
+    if not found:
+        raise ConfigurationError(f"invoice must be a stored one, by id or number (got {invoice!r})")
+    if len(found) > 1:
+        ids = ", ".join(str(each["invoice_id"]) for each in found)
+        raise ConfigurationError(
+            f"number {invoice!r} must be of one issuer, name the invoice by its id ({ids})"
+        )
+    if form == "json":
+        print_json(found[0])
+    else:
+        tables.show_invoices(found, form)
+
+
+def run_list(
+    url: Url,
+    journal: JournalUrl | None,
+    *,
+    customer: str | None,
+    status: str | None,
+    tenant: str,
+    form: Format,
+) -> None:
+    """Stored invoices, one row each: those of the journal as it has them, and drafts."""
+    with _stored(url, journal, tenant) as (warehouse, opened):
+        kept = [] if opened is None else opened.documents(tenant, customer=customer)
+        drafts = list_invoices(warehouse, tenant, customer=customer)
+    ids = {each["invoice_id"] for each in kept}
+    invoices: list[Document] = [*kept, *(each for each in drafts if each["invoice_id"] not in ids)]
+    rows = [
+        {name: each.get(name) for name in LISTED}
+        for each in sorted(
+            invoices, key=lambda i: (i["customer"], i["period_end"], i["invoice_id"])
+        )
+        if status in (None, each["status"])
+    ]
+    _show(rows, LISTED, form, "no invoices", right=("total", "due"))
+
+
+def run_void(
+    url: Url,
+    journal: JournalUrl | None,
+    invoice: str,
+    *,
+    reason: str,
+    actor: str,
+    tenant: str,
+    form: Format,
+) -> None:
+    """Make a finalized invoice void; a second time it changes nothing."""
+    if not reason.strip():
+        raise ConfigurationError("--reason must say why the invoice is void (got none)")
+    with open_warehouse(url) as warehouse, open_journal(journal) as opened:
+        project(opened, warehouse, tenant)
+        found = opened.documents(tenant, invoice=invoice)
+        if len(found) != 1:
+            raise ConfigurationError(
+                f"invoice must be a finalized one, by id or number (got {invoice!r}, "
+                f"which is {len(found) or 'none'} of them)"
+            )
+        document = opened.void(
+            tenant, str(found[0]["invoice_id"]), actor=actor, reason=reason.strip()
+        )
+        project(opened, warehouse, tenant)
+    if form == "json":
+        print_json(document)
+    else:
+        tables.show_invoices([document], form)
+
+
+def run_rebuild(url: Url, journal: JournalUrl | None, tenant: str, form: Format) -> None:
+    """Write invoices, lines, ledger and audit log of the warehouse anew."""
+    with open_warehouse(url) as warehouse, open_journal(journal) as opened:
+        project(opened, warehouse, tenant)
+        tables.show_facts({"audit_entries": rebuild(opened, warehouse, tenant)}, form)
+
+
+def run_verify(journal: JournalUrl | None, tenant: str, form: Format) -> None:
+    """Check the journal; raises JournalError with everything that is wrong."""
+    with open_journal(journal) as opened:
+        problems = opened.problems(tenant)
+        entries = opened.head(tenant)
+    if problems:
+        raise JournalError("the journal is not what was committed:\n" + "\n".join(problems))
+    tables.show_facts({"audit_entries": entries, "problems": 0}, form)
+
+
+def run_reconcile(
+    path: str,
+    url: Url,
+    *,
+    customer: str | None,
+    from_time: datetime,
+    to_time: datetime,
+    tenant: str,
+    runner: str,
+    form: Format,
+) -> None:
+    """What the gate sees in a span: rows for everything that speaks against it being final."""
+    catalog = load_catalog(path)
+    check_names(catalog, customer=customer)
+    check_span(from_time, to_time)
+    names = [customer] if customer is not None else [entry.id for entry in catalog.customers]
+    with open_warehouse(url) as warehouse, exclusive(warehouse, tenant):
+        timeline = timeline_for(warehouse, tenant, catalog)
+        spans = [(name, from_time, to_time) for name in names]
+        findings = examine(timeline, warehouse, url[0], tenant, spans, runner, whole=False)
+        shared = shared_ids(warehouse, tenant, from_time, to_time, customer)
+    rows = [*_findings(findings, from_time, to_time), *map(_shared, shared)]
+    if not rows:
+        notice("usage is what the raw events say, and nothing is open or dirty")
+    _show(rows, FINDING, form, "nothing found", right=("stored", "raw"))
+
+
+def _findings(findings: Findings, start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
+    for customer, closed in sorted(findings.closed_until.items()):
+        at = from_microseconds(closed)
+        if at < end:
+            yield {
+                "finding": "usage_open",
+                "customer": customer,
+                "start": format_instant(max(at, start)),
+                "end": format_instant(end),
+                "detail": "the stream owns what ends later",
+            }
+    for mark in findings.dirty.iter_rows(named=True) if findings.dirty.height else ():
+        if mark["hour"] < end and start < mark["hour_end"]:
+            yield {
+                "finding": "dirty",
+                "customer": mark["external_customer_id"],
+                "start": format_instant(mark["hour"]),
+                "end": format_instant(mark["hour_end"]),
+                "detail": f"{mark['reason']}, event {mark['identity_hash'].hex()}",
+            }
+    for each in findings.differences:
+        counts = f"{each['stored_events']} events stored, {each['raw_events']} in the raw events"
+        yield {"finding": "usage_differs", **each, "detail": counts}
+
+
+def _shared(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "finding": "shared_id",
+        "customer": row["customer"],
+        "start": row["first"],
+        "end": row["last"],
+        "detail": f"event_id {row['event_id']!r} is also an event of {', '.join(row['others'])}",
+    }
+
+
+@contextmanager
+def _stored(
+    url: Url, journal: JournalUrl | None, tenant: str
+) -> Iterator[tuple[Warehouse, Journal | None]]:
+    """Warehouse and journal, to read from."""
+    with open_warehouse(url) as warehouse:
+        opened = existing_journal(journal, warehouse, tenant)
+        try:
+            yield warehouse, opened
+        finally:
+            if opened is not None:
+                opened.close()
+
+
+def _show(
+    rows: list[dict[str, Any]],
+    columns: tuple[str, ...],
+    form: Format,
+    nothing: str,
+    right: tuple[str, ...] = (),
+) -> None:
+    rows = [{name: row.get(name) for name in columns} for row in rows]
+    if form == "json":
+        print_json(rows)
+    elif form == "csv":
+        print_csv(rows, list(columns))
+    elif not rows:
+        notice(nothing)
+    else:
+        shown = [name for name in columns if any(row[name] not in (None, {}) for row in rows)]
+        print_table(rows, {name: name.replace("_", " ") for name in shown}, right=right)
