@@ -54,6 +54,7 @@ setup(
         "uvicorn>=0.34,<1",
         "uvloop>=0.21,<1; sys_platform != 'win32'",
         "httptools>=0.6.4,<1",
+        "prometheus-client>=0.21,<1",
     ],
     extras_require={
         "s3": ["apache-beam[aws]>=2.70,<3"],
@@ -74,6 +75,7 @@ setup(
             "httpx2>=2,<3",
             "schemathesis>=4,<5",
             "flexprice>=2.1,<3",
+            "selenium>=4.27,<5",
             "openmeter==1.0.0b236",
             "lago-python-client>=1.55,<2",
         ],

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from confluent_kafka import KafkaException
+
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
+from meters.errors import BeammeterError
 from runners.cli_options import catalog_path
 from runners.commands import Url, open_warehouse, remember
 from runners.local_stream import LocalStream
@@ -24,7 +27,7 @@ from service.settings import GIB, Limits, Settings
 from service.sinks import Sink
 from service.spooled_sink import SpooledSink
 from transforms.event_log import EventLog
-from transforms.kafka_client import KafkaSettings, check_topic
+from transforms.kafka_client import KafkaSettings, check_topic, lag
 from warehouse.client import Warehouse
 
 SPOOL = "beammeter-spool"
@@ -62,7 +65,8 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
         return
     catalog = load_catalog(catalog_path(path))
     with open_warehouse(url) as warehouse, ExitStack() as stack:
-        service = Service(settings, keys, catalog, warehouse)
+        waiting = _kafka_lag(command) if command.bootstrap is not None else None
+        service = Service(settings, keys, catalog, warehouse, lag=waiting or (lambda: None))
         if command.bootstrap is not None:
             remember(warehouse, command.tenant, catalog)
             sink = stack.enter_context(_kafka(command, settings.limits))
@@ -115,6 +119,26 @@ def _local(
     finally:
         stream.stop()
         log.close()
+
+
+def _kafka_lag(command: ServeCommand) -> Callable[[], int]:
+    """How many messages the tenant's stream has not read, by its consumer group."""
+    assert command.bootstrap is not None
+    settings = KafkaSettings(
+        bootstrap=command.bootstrap,
+        topic=command.topic,
+        group=f"beammeter-{command.tenant}",
+        splits=1,
+        properties=command.properties,
+    )
+
+    def behind() -> int:
+        try:
+            return lag(settings)
+        except KafkaException as error:
+            raise BeammeterError(f"the broker does not answer ({error})") from None
+
+    return behind
 
 
 def _bytes(command: ServeCommand) -> int:

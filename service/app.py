@@ -20,6 +20,7 @@ from service import (
 from service.access import anyone
 from service.context import Service
 from service.errors import add_handlers
+from service.metrics import CountRequests
 from service.request_ids import RequestIds
 
 DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
@@ -73,6 +74,7 @@ def create_app(service: Service) -> FastAPI:
     async def openapi() -> dict[str, object]:
         return app.openapi()
 
+    app.add_middleware(CountRequests, metrics=service.metrics)
     app.add_middleware(RequestIds)
     return app
 

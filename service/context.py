@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
@@ -14,6 +15,7 @@ from service.health import Monitor
 from service.idempotency import Answers
 from service.intake import Intake
 from service.keys import KeyStore
+from service.metrics import Metrics
 from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
@@ -31,6 +33,7 @@ class Service:
 
     A server that only takes events may have no catalog and no warehouse, and then no monitor.
     With `only_tenant` it takes those of one tenant, as its own pipeline works for that one alone.
+    `lag` says how many events wait to be read, where that can be known.
     """
 
     settings: Settings
@@ -44,10 +47,12 @@ class Service:
     room: Room = field(default_factory=Room)
     answers: Answers = field(default_factory=Answers)
     sessions: Sessions = field(default_factory=Sessions)
+    lag: Callable[[], int | None] = lambda: None
 
     def __post_init__(self) -> None:
         if self.warehouse is not None and self.monitor is None:
-            self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now)
+            self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now, lag=self.lag)
+        self.metrics = Metrics(self.settings.tenant, self.monitor)
 
 
 async def service_of(request: Request) -> Service:

@@ -14,11 +14,12 @@ from meters.errors import Rejected
 from meters.scalars import parse_json
 from meters.timestamps import format_instant
 from meters.zones import from_microseconds, microseconds
-from service.access import anyone
+from service.access import Caller, allowed, anyone
 from service.answers import json_answer, shown
 from service.context import Service, now, service_of
 from service.cursors import no_cursor, read_cursor, write_cursor
 from service.errors import ApiError
+from service.metrics import CONTENT_TYPE
 from service.reader import MOST_TEXT, Reads, ago, wrong
 from service.trace import trace
 from warehouse.pulse import COUNTS, counts_by_second, newest_events
@@ -39,6 +40,16 @@ def readyz(service: Annotated[Service, Depends(service_of)]) -> Response:
     answer = json_answer({"status": "ok" if ok else "failing", "checks": checks})
     answer.status_code = 200 if ok else 503
     return answer
+
+
+@health.get("/metrics")
+def metrics(
+    caller: Annotated[Caller, Depends(allowed("read"))],
+    service: Annotated[Service, Depends(service_of)],
+) -> Response:
+    """Metrics for Prometheus, which gives its key as a bearer token."""
+    caller.check_tenant(service.settings.tenant)
+    return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
 @router.get("/v1/status")
