@@ -104,7 +104,8 @@ class Meter(Model):
             value = getattr(self, key)
             if value and self.aggregation not in aggregations:
                 known = " or ".join(aggregations)
-                message = f"must be left out unless the aggregation is {known} (got {value})"
+                shown = "true" if value is True else value
+                message = f"must be left out unless the aggregation is {known} (got {shown})"
                 yield (key,), message
         if self.recurring and self.bucket is not None:
             yield ("recurring",), "must be left out beside bucket: nothing is carried over buckets"

@@ -23,7 +23,7 @@ def currency_exponent(code: str) -> int:
     known = CURRENCIES.get(code)
     if known is None or (code.startswith("X") and code not in _MONEY_WITH_X):
         close = get_close_matches(code.upper(), CURRENCIES, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close and close[0] != code else ""
         raise ValueError(f"must be an ISO 4217 currency code such as EUR (got {code[:40]!r}{hint})")
     # sub_unit is a power of ten: 100 cents, 1000 fils, 1 where there is no minor unit.
     return len(str(known.sub_unit)) - 1
