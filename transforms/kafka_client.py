@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
@@ -29,6 +31,8 @@ from confluent_kafka import (
 from meters.errors import BeammeterError, ConfigurationError, Rejected
 from meters.timestamps import parse_timestamp
 from meters.zones import microseconds
+
+Int64s = npt.NDArray[np.int64]
 
 _LOG = logging.getLogger(__name__)
 
@@ -182,25 +186,33 @@ class SplitConsumer:
         """
         if time.monotonic() - self._found_at >= _DISCOVERY_SECONDS:
             self._discover(first=False)
-        found = []
-        for message in self._client.consume(most, timeout):
-            error = message.error()
-            if error is None:
-                found.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                partition, at = _place(message)
-                self.next[partition] = at
-                self.at_end.add(partition)
-            elif error.fatal() or not (error.retriable() or _is_transport(error)):
-                raise BeammeterError(f"Kafka refused to be read: {error.str()}")
-            else:
-                _LOG.warning("Kafka: %s", error.str())
-        for message in found:
-            partition, at = _place(message)
-            if self.next.get(partition, 0) <= at:
-                self.next[partition] = at + 1
+        found = self._client.consume(most, timeout)
+        if any(map(Message.error, found)):
+            found = [message for message in found if self._is_event(message)]
+        partitions, offsets = places(found)
+        for partition in np.unique(partitions).tolist():
+            last = int(offsets[partitions == partition].max())
+            if self.next.get(partition, 0) <= last:
+                self.next[partition] = last + 1
                 self.at_end.discard(partition)
         return found
+
+    def _is_event(self, message: Message) -> bool:
+        """False for the end of a partition and for an outage that librdkafka gets over."""
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            partition, at = message.partition(), message.offset()
+            assert partition is not None
+            assert at is not None
+            self.next[partition] = at
+            self.at_end.add(partition)
+        elif error.fatal() or not (error.retriable() or _is_transport(error)):
+            raise BeammeterError(f"Kafka refused to be read: {error.str()}")
+        else:
+            _LOG.warning("Kafka: %s", error.str())
+        return False
 
     @property
     def is_at_end(self) -> bool:
@@ -309,11 +321,11 @@ class _Outages:
             _LOG.warning("Kafka at %s: %s; trying again", self._bootstrap, error.str())
 
 
-def _place(message: Message) -> tuple[int, int]:
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    return partition, offset
+def places(messages: list[Message]) -> tuple[Int64s, Int64s]:
+    """Partitions and offsets of messages."""
+    size = len(messages)
+    partitions = np.fromiter(map(Message.partition, messages), np.int64, size)
+    return partitions, np.fromiter(map(Message.offset, messages), np.int64, size)
 
 
 def _is_transport(error: KafkaError) -> bool:

@@ -22,6 +22,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -31,15 +32,14 @@ from apache_beam.io.iobase import RestrictionProgress, RestrictionTracker
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Duration, Timestamp
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
+from confluent_kafka import Message
 
-from transforms.kafka_client import KafkaSettings, SplitConsumer
+from transforms.kafka_client import Int64s, KafkaSettings, SplitConsumer, places
 from transforms.kafka_messages import Messages
 
-MOST_MESSAGES = 10_000
+MOST_MESSAGES = 25_000
 """Messages of one poll, which become one batch."""
 
-_POLL_SECONDS = 0.05
 _IDLE_PAUSE = 0.1
 
 
@@ -242,7 +242,8 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
         until = time.monotonic() + self._bundle_seconds
         try:
             while True:
-                found = read(used, split, self._flush_seconds, self._idle_seconds)
+                left = max(0.0, until - time.monotonic())
+                found = read(used, split, left, self._flush_seconds, self._idle_seconds)
                 position = Position(tuple(sorted(used.consumer.next.items())))
                 if not tracker.try_claim(position):
                     break
@@ -257,23 +258,29 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
             CONSUMERS.give_back(self._job, split, used)
 
 
-def read(used: _Open, split: int, flush_seconds: float, idle_seconds: float | None) -> Messages:
-    """One poll, with a tick where one is due."""
-    messages = used.consumer.poll(MOST_MESSAGES, _POLL_SECONDS)
+def read(
+    used: _Open, split: int, timeout: float, flush_seconds: float, idle_seconds: float | None
+) -> Messages:
+    """One poll of at most `timeout`, with a tick where one is due.
+
+    A split that has little to read waits for what comes: each batch has costs of its own.
+    """
+    messages = used.consumer.poll(MOST_MESSAGES, timeout)
     now = time.monotonic()
     if messages or not used.consumer.is_at_end:
         used.busy = now
     tick = now - used.ticked >= flush_seconds
     if tick:
         used.ticked = now
+    partitions, offsets = places(messages)
     return Messages(
         split=split,
         now=time.time_ns() // 1000,
-        values=[message.value() for message in messages],
-        keys=[message.key() for message in messages],
-        partitions=np.array([message.partition() for message in messages], dtype=np.int64),
-        offsets=np.array([message.offset() for message in messages], dtype=np.int64),
-        recorded=np.array([_recorded(message) for message in messages], dtype=np.int64) * 1000,
+        values=list(map(Message.value, messages)),
+        keys=list(map(Message.key, messages)),
+        partitions=partitions,
+        offsets=offsets,
+        recorded=_recorded(messages),
         next=dict(used.consumer.next),
         at_end=frozenset(used.consumer.at_end),
         tick=tick,
@@ -281,6 +288,8 @@ def read(used: _Open, split: int, flush_seconds: float, idle_seconds: float | No
     )
 
 
-def _recorded(message: Message) -> int:
-    kind, milliseconds = message.timestamp()
-    return int(time.time() * 1000) if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds
+def _recorded(messages: list[Message]) -> Int64s:
+    """Record times in microseconds; a message without one was recorded now."""
+    times = map(itemgetter(1), map(Message.timestamp, messages))
+    milliseconds = np.fromiter(times, np.int64, len(messages))
+    return np.where(milliseconds < 0, time.time_ns() // 1_000_000, milliseconds) * 1000

@@ -30,6 +30,7 @@ from transforms.connection import PATIENT
 from transforms.deliveries import Delivery
 from transforms.shard_load import load
 from transforms.shard_memory import Shard
+from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
 from warehouse.ownership import Progress, mark_dirty, write_progress
@@ -171,7 +172,7 @@ class ShardWork:
                 conflict=conflicts.height,
                 late=step.late.height,
             )
-            insert_stats(self._warehouse, options.tenant, [stats])
+            STATS.add(options.job, [stats])
 
     def _close(self, number: int, shard: Shard, splits: int) -> None:
         """Give buckets away that are over, or all of them once every split is drained."""
@@ -198,6 +199,9 @@ class ShardWork:
             owned=owned,
             updated_at=min(shard.sent.values(), default=0),
         )
+        # Where no split is read in this process, this is where its counts are stored.
+        if stats := STATS.take(self._options.job):
+            insert_stats(self._warehouse, self._options.tenant, stats)
         write_progress(self._warehouse, self._options.tenant, [row])
         shard.progressed_at = time.monotonic()
 

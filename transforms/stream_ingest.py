@@ -11,6 +11,7 @@ before it is a durable row, of events or of quarantine; nothing is handed on ear
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -33,10 +34,14 @@ from transforms.deliveries import Delivery, Packed, encode
 from transforms.kafka_messages import MessageReader, Messages, RawMessages
 from transforms.kafka_source import CONSUMERS
 from transforms.raw import quarantined
+from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
 from transforms.stream_watermarks import WATERMARKS
 from warehouse.stats import Stats, insert_stats
 from warehouse.writes import insert_events, insert_quarantine
+
+
+_YOUNG = 50_000
 
 
 @beam.typehints.with_output_types(tuple[int, bytes])
@@ -54,6 +59,9 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._dead = DeadLetters(self._options.kafka, self._options.dead_letters)
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._catalogs = CATALOGS.of(self._options.job, self._options.tenant, self._first)
+        # A poll makes thousands of objects: the collector would look at all others as often.
+        gc.freeze()
+        gc.set_threshold(_YOUNG, 20, 20)
 
     def start_bundle(self) -> None:
         """A bundle that failed leaves nothing behind; its catalogs are those of now."""
@@ -63,6 +71,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._stats: list[Stats] = []
         self._deliveries: list[WindowedValue] = []
         self._reached: dict[int, dict[int, int]] = {}
+        self._ticked = False
 
     def teardown(self) -> None:
         """Stop the thread."""
@@ -72,6 +81,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         """One batch; what comes of it is handed on when its raw rows are written."""
         options = self._options
         self._reached[messages.split] = messages.next
+        self._ticked |= messages.tick
         mark = WATERMARKS.of(options.job, messages.split, options.disorder_us)
         by_shard: dict[int, list[Packed]] = {}
         newest: dict[int, int] = {}
@@ -106,8 +116,9 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
             refused = pa.concat_tables(self._refused)
             insert_quarantine(self._warehouse, refused)
             self._dead.send(refused)
-        if self._stats:
-            insert_stats(self._warehouse, self._options.tenant, self._stats)
+        STATS.add(self._options.job, self._stats)
+        if self._ticked and (stats := STATS.take(self._options.job)):
+            insert_stats(self._warehouse, self._options.tenant, stats)
         for write in writes:
             write.result()
         progress.advance("stored", sum(table.num_rows for table in self._events))

@@ -28,7 +28,8 @@ class ReadRound(beam.DoFn):  # type: ignore[misc]
         used = CONSUMERS.resume(options.job, options.kafka, split)
         until = time.monotonic() + options.bundle_seconds
         while True:
-            found = read(used, split, options.flush_seconds, options.idle_seconds)
+            left = max(0.0, until - time.monotonic())
+            found = read(used, split, left, options.flush_seconds, options.idle_seconds)
             if found.values or found.tick:
                 yield found
             if not found.values or time.monotonic() >= until:
