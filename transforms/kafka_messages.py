@@ -85,8 +85,10 @@ class MessageReader:
         """The raw columns of all messages that belong to the tenant."""
         values, bad = messages.values, list[BadRow]()
         lines: list[bytes] = []
+        places: list[int] = []
+        foreign = 0
         if self._are_plain(messages):
-            foreign, places = 0, range(len(values))
+            places = list(range(len(values)))
             lines = values  # type: ignore[assignment]
         else:
             mine = [
@@ -94,7 +96,7 @@ class MessageReader:
                 for index, (key, value) in enumerate(zip(messages.keys, values, strict=True))
                 if self._is_mine(key, value)
             ]
-            foreign, places = len(values) - len(mine), []
+            foreign = len(values) - len(mine)
             for index in mine:
                 value = values[index]
                 if value and len(value) <= MAX_ROW and (line := _line(value)) is not None:

@@ -40,7 +40,6 @@ from transforms.stream_watermarks import WATERMARKS
 from warehouse.stats import Stats, insert_stats
 from warehouse.writes import insert_events, insert_quarantine
 
-
 _YOUNG = 50_000
 
 

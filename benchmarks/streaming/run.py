@@ -1,9 +1,14 @@
-"""Measures the stream: `python -m benchmarks.streaming.run rate|latency [--events N] ...`.
+"""Measures the stream: `python -m benchmarks.streaming.run rate|latency|fill ...`.
 
-rate      a topic is filled first; the clock runs from the first poll to the last usage
-          row that was written, as the warehouse has both. Raw rows are stored.
+rate      the clock runs from the first raw row stored to the last usage row written, as
+          the warehouse has both. Raw rows are stored; what is counted is compared with
+          them. Without --topic a topic is filled first.
 latency   events are sent at a steady rate; an event is seen when the sum of a `count`
           meter, read from the warehouse every 50 ms, has reached its number.
+fill      only fills a topic of the broker `$BEAMMETER_KAFKA`, for several runs of `rate`.
+
+`--preload N` puts N raw events of closed hours into the warehouse first, whose
+identities the stream loads when it starts.
 """
 
 from __future__ import annotations
@@ -11,168 +16,171 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
+import re
+import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
-
+from benchmarks.streaming.load import Steady, fill, preload, write_catalog
 from tests.services import prism
+from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
 from warehouse.client import Warehouse
 
 ROOT = Path(__file__).parents[2]
-CUSTOMERS = 1000
-CATALOG = """
-meters:
-  - {id: calls, event_name: call, aggregation: count, group_by: [region]}
-  - {id: tokens, event_name: call, aggregation: sum, property: tokens}
-  - {id: top, event_name: call, aggregation: max, property: tokens}
-plans: []
-subscriptions: []
-customers:
+PARTITIONS = 4
+_COUNTED = """
+SELECT (SELECT count() FROM events FINAL WHERE startsWith(origin, 'kafka://')) AS raw,
+    (SELECT sum(events) FROM usage FINAL WHERE meter = 'calls') AS counted,
+    (SELECT sum(read) FROM ingest_stats FINAL) AS read,
+    (SELECT min(stored_at) FROM events WHERE startsWith(origin, 'kafka://')) AS first,
+    (SELECT max(updated_at) FROM usage) AS last
 """
+_SEEN = "SELECT sum(events) AS n FROM usage FINAL WHERE meter = 'calls'"
 
 
-def message(rng: random.Random, number: int, at: float) -> tuple[bytes, bytes]:
-    customer = f"c{min(CUSTOMERS - 1, int(rng.expovariate(20 / CUSTOMERS)))}"
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
-    value = (
-        f'{{"event_id":"e{number}","event_name":"call","external_customer_id":"{customer}",'
-        f'"timestamp":"{stamp}.{int(at % 1 * 1000):03}Z","properties":{{"region":"r{number % 3}",'
-        f'"tokens":"{rng.randrange(10**6) / 100}","model":"m-large","path":"/v1/chat"}}}}'
-    )
-    return f"default/{customer}".encode(), value.encode()
+@dataclass
+class Setting:
+    """Where one run takes place."""
+
+    folder: Path
+    kafka: Kafka
+    runner: str
+    options: list[str]
+
+    def command(self, url: str, topic: str, *options: str) -> list[str]:
+        """The command line of the stream."""
+        words = ["stream", "--catalog", str(write_catalog(self.folder)), "--clickhouse", url]
+        words += ["--topic", topic, "--bootstrap-servers", self.kafka.bootstrap]
+        words += ["--group", uuid.uuid4().hex, "--lateness", "3600"]
+        return [sys.executable, "-m", "runners.cli", *words, *self.options, *options]
+
+    @property
+    def checkpoints(self) -> int:
+        """How many checkpoints Flink has completed."""
+        found = (self.folder / "checkpoints").rglob("chk-*")
+        return max((int(re.sub(r"\D", "", path.name)) for path in found), default=0)
 
 
-def producer(kafka: Kafka) -> Producer:
-    settings = {"linger.ms": 5, "compression.type": "lz4", "log_level": 2}
-    queue = {"queue.buffering.max.messages": 10**6}
-    return Producer({"bootstrap.servers": kafka.bootstrap, **settings, **queue})
-
-
-def send(client: Producer, topic: str, pair: tuple[bytes, bytes]) -> None:
-    while True:
-        try:
-            client.produce(topic, pair[1], pair[0])
-        except BufferError:
-            client.poll(0.05)
+@contextmanager
+def setting(runner: str) -> Iterator[Setting]:
+    """Broker and runner, all on this machine."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kafka = stack.enter_context(Kafka())
+        options = ["--runner", runner]
+        if runner == "prism":
+            options += ["--prism-location", str(prism.path())]
         else:
-            return
+            server = stack.enter_context(JobServer(folder / "flink"))
+            options += ["--job-endpoint", server.endpoint]
+            options += ["--checkpoints", (folder / "checkpoints").as_uri()]
+        yield Setting(folder, kafka, runner, options)
 
 
-def command(kafka: Kafka, folder: Path, url: str, topic: str, *options: str) -> list[str]:
-    catalog = folder / "catalog.yaml"
-    lines = [f"  - {{id: c{n}, time_zone: UTC, currency: EUR}}" for n in range(CUSTOMERS)]
-    catalog.write_text(CATALOG + "\n".join(lines) + "\n", encoding="utf-8")
-    words = ["stream", "--catalog", str(catalog), "--clickhouse", url, "--topic", topic]
-    words += ["--bootstrap-servers", kafka.bootstrap, "--runner", "prism"]
-    words += ["--prism-location", str(prism.path()), *options]
-    return [sys.executable, "-m", "runners.cli", *words]
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """ClickHouse's HTTP protocol over the real engine, for more than one process."""
+    front = [sys.executable, "-m", "tests.warehouse.http_front", str(folder / "server")]
+    with subprocess.Popen(front, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"clickhouse://default@localhost:{int(server.stdout.readline())}/default"
+        server.kill()
 
 
-def rate(events: int) -> dict[str, Any]:
-    rng = random.Random(1)
-    with tempfile.TemporaryDirectory() as name, Kafka() as kafka:
-        folder = Path(name)
-        kafka.create_topic("events", partitions=4)
-        client = producer(kafka)
-        began = time.time() - 3600
-        last: list[tuple[bytes, bytes]] = []
-        for number in range(events):
-            pair = message(rng, number, began + 3600 * number / events)
-            if last and rng.random() < 0.05:
-                pair = rng.choice(last)
-            last = [*last[-99:], pair]
-            send(client, "events", pair)
-        client.flush()
-        url = f"chdb://{folder / 'warehouse'}"
-        options = ("--until-idle", "5")
-        subprocess.run(command(kafka, folder, url, "events", *options), cwd=ROOT, check=True)
+def rate(runner: str, events: int, topic: str | None, preloaded: int) -> dict[str, Any]:
+    """Events a second from a full topic."""
+    with setting(runner) as place, ExitStack() as stack:
+        if topic is None:
+            topic = f"events-{uuid.uuid4().hex[:8]}"
+            place.kafka.create_topic(topic, partitions=PARTITIONS)
+            fill(place.kafka.bootstrap, topic, events)
+        url = f"chdb://{place.folder / 'warehouse'}"
+        if runner != "prism":
+            url = stack.enter_context(served(place.folder))
         with Warehouse.connect(url) as warehouse:
-            (found,) = warehouse.query_rows(
-                "SELECT (SELECT count() FROM events FINAL) AS raw, "
-                "(SELECT sum(events) FROM usage FINAL WHERE meter = 'calls') AS counted, "
-                "(SELECT min(recorded_at) FROM ingest_stats) AS first, "
-                "(SELECT max(updated_at) FROM usage) AS last"
-            )
+            preload(warehouse, preloaded)
+        command = place.command(url, topic, "--until-idle", "5")
+        subprocess.run(command, cwd=ROOT, check=True)
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+        with Warehouse.connect(url) as warehouse:
+            (found,) = warehouse.query_rows(_COUNTED)
+        checkpoints = place.checkpoints
     seconds = (found["last"] - found["first"]).total_seconds()  # type: ignore[operator]
-    exact = found["raw"] == found["counted"]
-    counts = {"raw": found["raw"], "counted": found["counted"], "exact": exact}
-    return {"events": events, "seconds": seconds, "rate": events / seconds, **counts}
+    read = int(str(found["read"]))
+    counts = {"read": read, "raw": found["raw"], "counted": found["counted"]}
+    exact = {"exact": found["raw"] == found["counted"]}
+    state = {"preloaded": preloaded, "peak_gb": round(peak, 2), "checkpoints": checkpoints}
+    return {"seconds": seconds, "rate": round(read / seconds), **counts, **exact, **state}
 
 
-def latency(per_second: int, seconds: int) -> dict[str, Any]:
-    rng = random.Random(1)
-    with tempfile.TemporaryDirectory() as name, Kafka() as kafka:
-        folder = Path(name)
-        kafka.create_topic("events", partitions=4)
-        front = [sys.executable, "-m", "tests.warehouse.http_front", str(folder / "server")]
-        with subprocess.Popen(front, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            url = f"clickhouse://default@localhost:{int(server.stdout.readline())}/default"
-            words = command(kafka, folder, url, "events")
-            with subprocess.Popen(words, cwd=ROOT) as stream, Warehouse.connect(url) as warehouse:
-                time.sleep(8)
-                sent: list[float] = []
-                done = threading.Event()
-                sender = threading.Thread(
-                    target=_steady, args=(producer(kafka), rng, per_second, seconds, sent, done)
-                )
+def latency(runner: str, per_second: int, seconds: int, preloaded: int) -> dict[str, Any]:
+    """Seconds from the producer's clock to a row read back."""
+    topic = f"events-{uuid.uuid4().hex[:8]}"
+    with setting(runner) as place, served(place.folder) as url:
+        place.kafka.create_topic(topic, partitions=PARTITIONS)
+        with Warehouse.connect(url) as warehouse:
+            preload(warehouse, preloaded)
+            words = place.command(url, topic)
+            with subprocess.Popen(words, cwd=ROOT) as stream:
+                _await_start(warehouse, place.kafka, topic)
+                sender = Steady(place.kafka.bootstrap, topic, per_second, seconds)
                 sender.start()
                 seen: list[float] = []
                 until = time.time() + seconds + 20
-                while time.time() < until and not (done.is_set() and len(seen) >= len(sent)):
-                    query = "SELECT sum(events) AS n FROM usage FINAL WHERE meter = 'calls'"
-                    count = int(str(warehouse.query_rows(query)[0]["n"]))
-                    seen += [time.time()] * (min(count, len(sent)) - len(seen))
+                while time.time() < until and (sender.is_alive() or len(seen) < len(sender.sent)):
+                    count = int(str(warehouse.query_rows(_SEEN)[0]["n"])) - 1
+                    seen += [time.time()] * (min(count, len(sender.sent)) - len(seen))
                     time.sleep(0.05)
                 sender.join()
                 stream.terminate()
-            server.kill()
-    delays = sorted(b - a for a, b in zip(sent, seen, strict=False))
-    points = {f"p{p}": delays[len(delays) * p // 100] for p in (50, 95, 99)}
-    return {"per_second": per_second, "sent": len(sent), "seen": len(seen), **points}
+    delays = sorted(b - a for a, b in zip(sender.sent, seen, strict=False))
+    points = {f"p{p}": round(delays[len(delays) * p // 100], 2) for p in (50, 95, 99)}
+    counts = {"per_second": per_second, "sent": len(sender.sent), "seen": len(seen)}
+    return {**counts, "preloaded": preloaded, **points, "max": round(delays[-1], 2)}
 
 
-def _steady(
-    client: Producer,
-    rng: random.Random,
-    per_second: int,
-    seconds: int,
-    sent: list[float],
-    done: threading.Event,
-) -> None:
-    began = time.time()
-    number = 0
-    while time.time() - began < seconds:
-        due = int((time.time() - began) * per_second)
-        while number < due:
-            now = time.time()
-            send(client, "events", message(rng, number, now))
-            sent.append(now)
-            number += 1
-        client.poll(0)
-        time.sleep(0.005)
-    client.flush()
-    done.set()
+def _await_start(warehouse: Warehouse, kafka: Kafka, topic: str) -> None:
+    """Send one event and wait until it is counted: the state is loaded then."""
+    Steady(kafka.bootstrap, topic, 1, 2, first=10**9).run()
+    until = time.time() + 600
+    while int(str(warehouse.query_rows(_SEEN)[0]["n"])) < 1:
+        if time.time() > until:
+            raise SystemExit("the stream must count its first event within ten minutes")
+        time.sleep(0.5)
+    time.sleep(3)
 
 
 def main() -> None:
+    """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["rate", "latency"])
+    parser.add_argument("what", choices=["rate", "latency", "fill"])
+    parser.add_argument("--runner", choices=["prism", "flink"], default="prism")
     parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--topic", help="a topic that is filled already")
+    parser.add_argument("--preload", type=int, default=0)
     parser.add_argument("--per-second", type=int, default=10_000)
     parser.add_argument("--seconds", type=int, default=30)
     given = parser.parse_args()
-    measure = given.what == "rate"
-    found = rate(given.events) if measure else latency(given.per_second, given.seconds)
-    print(json.dumps({**found, "load": os.getloadavg()[0]}))
+    if given.what == "fill":
+        with Kafka() as kafka:
+            kafka.create_topic(given.topic, partitions=PARTITIONS)
+            fill(kafka.bootstrap, given.topic, given.events)
+        return
+    if given.what == "rate":
+        found = rate(given.runner, given.events, given.topic, given.preload)
+    else:
+        found = latency(given.runner, given.per_second, given.seconds, given.preload)
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"runner": given.runner, **found, "load": load}))
 
 
 if __name__ == "__main__":

@@ -76,3 +76,19 @@ def test_other_tenants_are_left_to_their_own_stream() -> None:
     found = MessageReader("events", "default").read(messages(GOOD, GOOD, theirs, GOOD, keys=keys))
     assert found.foreign == 2
     assert found.rows.to_pylist() == [100, 103]
+
+
+def test_a_batch_of_plain_messages_is_read_as_each_of_them_is() -> None:
+    values = [GOOD.replace(b'"1"', f'"{number}"'.encode()) for number in range(20)]
+    reader = MessageReader("events", "default")
+    plain = reader.read(messages(*values, keys=[b"default/acme"] * 20))
+    singly = reader.read(messages(*values))
+    assert (plain.columns, plain.rows, plain.origins) == (
+        singly.columns,
+        singly.rows,
+        singly.origins,
+    )
+    assert not plain.foreign
+    mixed = [b"default/acme"] * 19 + [b"other/acme"]
+    assert reader.read(messages(*values, keys=mixed)).foreign == 1
+    assert reader.read(messages(*values[:2], b"", keys=[b"default/acme"] * 3)).bad[0].row == 102
