@@ -41,7 +41,8 @@ _COUNTED = """
 SELECT (SELECT count() FROM events FINAL WHERE startsWith(origin, 'kafka://')) AS raw,
     (SELECT sum(events) FROM usage FINAL WHERE meter = 'calls') AS counted,
     (SELECT sum(read) FROM ingest_stats FINAL) AS read,
-    (SELECT min(stored_at) FROM events WHERE startsWith(origin, 'kafka://')) AS first,
+    (SELECT toDateTime64(min(stored_at), 6, 'UTC') FROM events
+        WHERE startsWith(origin, 'kafka://')) AS first,
     (SELECT max(updated_at) FROM usage) AS last
 """
 _SEEN = "SELECT sum(events) AS n FROM usage FINAL WHERE meter = 'calls'"
