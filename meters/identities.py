@@ -7,7 +7,8 @@ full, so 37 to 74 bytes an identity. A whole batch is looked up and added at onc
 a few vector operations and no Python object for an identity.
 
 `slice` numbers the stretch of record time in which an identity was first seen; whole
-slices are forgotten together, by `forget`.
+slices are forgotten together, by `forget`. A table that grows, or forgets, is moved to
+another one bit by bit, with each batch that is added: no batch waits for all the others.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ SLOT_BYTES = 26
 
 _SMALLEST = 1 << 10
 _FULLEST = 0.7
-_EMPTY = np.int16(-1)
+_STEP = 4
+_LEAST_STEP = 1 << 16
 _CHUNK = 1 << 20
 NUMBERS = 32_767
 """A multiple of the slices that are remembered, so that both agree on a place in a ring."""
@@ -51,16 +53,20 @@ class Identities:
     """A set of 128-bit keys, each with the content that was seen first and its slice."""
 
     def __init__(self) -> None:
-        self._size = 0
-        self._allocate(_SMALLEST)
+        self._table = _Table(_SMALLEST)
+        self._old: _Table | None = None
+        self._moved = 0
+        self._gone: list[int] = []
+        self._counts: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return self._size
+        return sum(self._counts.values())
 
     @property
     def bytes(self) -> int:
-        """Memory of the table."""
-        return len(self._slices) * SLOT_BYTES
+        """Memory of the table, with the one that is moved from."""
+        old = 0 if self._old is None else self._old.capacity
+        return (self._table.capacity + old) * SLOT_BYTES
 
     def add(self, keys: Keys, slice_number: int | npt.NDArray[np.int64]) -> tuple[Bools, Uint64s]:
         """Remember the keys that are new, in one slice or each in its own.
@@ -68,54 +74,117 @@ class Identities:
         Returns which were known before, and the content that they were known with
         (undefined for new ones). No key may occur twice in `keys`.
         """
-        while self._size + len(keys) > _FULLEST * len(self._slices):
-            self._rebuild(2 * len(self._slices), np.ones(len(self._slices), dtype=np.bool_))
-        return self._add(keys, np.asarray(slice_number % NUMBERS, dtype=np.int16))
+        self._move(_STEP * len(keys))
+        while len(self) + len(keys) > _FULLEST * self._table.capacity:
+            self._replace(2 * self._table.capacity, [])
+        numbers = np.broadcast_to(np.asarray(slice_number % NUMBERS, dtype=np.int16), len(keys))
+        known, content = self._find_old(keys)
+        if known.any():
+            new = ~known
+            known[new], content[new] = self._table.add(keys[new], numbers[new])
+        else:
+            known, content = self._table.add(keys, numbers)
+        for number, count in zip(*np.unique(numbers[~known], return_counts=True), strict=True):
+            self._counts[int(number)] = self._counts.get(int(number), 0) + int(count)
+        return known, content
 
     def find(self, keys: Keys) -> tuple[Bools, Uint64s]:
         """Which keys are known, and the content that they are known with; adds none."""
-        mask = np.uint64(len(self._slices) - 1)
-        known = np.zeros(len(keys), dtype=np.bool_)
-        content = np.zeros(len(keys), dtype=np.uint64)
-        left = np.arange(len(keys))
-        slots = keys.high & mask
-        while len(left):
-            used, same = self._compare(keys, left, slots)
-            known[left[same]] = True
-            content[left[same]] = self._content[slots[same]]
-            on = used & ~same
-            left, slots = left[on], (slots[on] + np.uint64(1)) & mask
-        return known, content
+        slots = self._table.find(keys)
+        known, content = self._find_old(keys)
+        here = slots >= 0
+        content[here] = self._table.content[slots[here]]
+        return known | here, content
 
     def forget(self, slices: set[int]) -> int:
         """Forget all identities of these slices; returns how many."""
-        gone = np.isin(self._slices, [number % NUMBERS for number in slices])
-        count = int(gone.sum())
+        gone = [number % NUMBERS for number in slices]
+        count = sum(self._counts.pop(number, 0) for number in gone)
         if count:
-            self._rebuild(_capacity(self._size - count), ~gone)
+            self._replace(_capacity(len(self)), gone)
         return count
 
     def counts(self) -> dict[int, int]:
         """How many identities each slice holds, by its number modulo 32767."""
-        numbers, counts = np.unique(self._slices[self._slices != _EMPTY], return_counts=True)
-        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        return dict(self._counts)
 
     def segments(self) -> Iterator[tuple[int, Keys]]:
         """All identities, by their slice modulo 32767."""
-        for number in self.counts():
-            here = np.flatnonzero(self._slices == number)
+        self._move_all()
+        for number in self._counts:
+            here = np.flatnonzero(self._table.marks == number + 1)
             for rows in _chunks(here):
-                yield number, Keys(self._high[rows], self._low[rows], self._content[rows])
+                yield number, self._table.keys(rows)
 
-    def _allocate(self, capacity: int) -> None:
+    def _find_old(self, keys: Keys) -> tuple[Bools, Uint64s]:
+        """Those that are, or were, in the table that is moved from."""
+        old = self._old
+        if old is None:
+            return np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.uint64)
+        slots = old.find(keys)
+        known = slots >= 0
+        if self._gone:
+            known &= ~np.isin(old.marks[slots] - 1, self._gone)
+        return known, old.content[slots]
+
+    def _replace(self, capacity: int, gone: list[int]) -> None:
+        """Begin to move to another table, without these slices."""
+        self._move_all()
+        self._old, self._table = self._table, _Table(capacity)
+        self._moved, self._gone = 0, gone
+        self._move(0)
+
+    def _move_all(self) -> None:
+        while self._old is not None:
+            self._move(_CHUNK)
+
+    def _move(self, most: int) -> None:
+        """Move what is in the next slots of the old table, if there is one."""
+        old = self._old
+        if old is None:
+            return
+        until = self._moved + max(most, _LEAST_STEP)
+        marks = old.marks[self._moved : until]
+        here = marks != 0
+        if self._gone:
+            here &= ~np.isin(marks - 1, self._gone)
+        rows = self._moved + np.flatnonzero(here)
+        self._table.add(old.keys(rows), old.marks[rows] - 1)
+        self._moved = until
+        if until >= old.capacity:
+            self._old, self._gone = None, []
+
+
+class _Table:
+    """Keys by slot. `marks` has the slice of a used slot plus one, so fresh memory is empty."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self._high = np.zeros(capacity, dtype=np.uint64)
         self._low = np.zeros(capacity, dtype=np.uint64)
-        self._content = np.zeros(capacity, dtype=np.uint64)
-        self._slices = np.full(capacity, _EMPTY, dtype=np.int16)
+        self.content = np.zeros(capacity, dtype=np.uint64)
+        self.marks = np.zeros(capacity, dtype=np.int16)
 
-    def _add(self, keys: Keys, numbers: npt.NDArray[np.int16]) -> tuple[Bools, Uint64s]:
-        mask = np.uint64(len(self._slices) - 1)
-        numbers = np.broadcast_to(numbers, len(keys))
+    def keys(self, rows: Places) -> Keys:
+        """The keys in these slots."""
+        return Keys(self._high[rows], self._low[rows], self.content[rows])
+
+    def find(self, keys: Keys) -> Places:
+        """The slot of each key, -1 where it is not there."""
+        mask = np.uint64(self.capacity - 1)
+        found = np.full(len(keys), -1, dtype=np.int64)
+        left = np.arange(len(keys))
+        slots = keys.high & mask
+        while len(left):
+            used, same = self._compare(keys, left, slots)
+            found[left[same]] = slots[same]
+            on = used & ~same
+            left, slots = left[on], (slots[on] + np.uint64(1)) & mask
+        return found
+
+    def add(self, keys: Keys, numbers: npt.NDArray[np.int16]) -> tuple[Bools, Uint64s]:
+        """Add the keys that are not there, each in its slice; the others, and their content."""
+        mask = np.uint64(self.capacity - 1)
         known = np.zeros(len(keys), dtype=np.bool_)
         content = np.zeros(len(keys), dtype=np.uint64)
         left = np.arange(len(keys))
@@ -123,16 +192,15 @@ class Identities:
         while len(left):
             used, same = self._compare(keys, left, slots)
             known[left[same]] = True
-            content[left[same]] = self._content[slots[same]]
+            content[left[same]] = self.content[slots[same]]
             # Of several new keys that want one slot the last one written has it.
             wanting, wanted = left[~used], slots[~used]
             self._high[wanted] = keys.high[wanting]
             self._low[wanted] = keys.low[wanting]
             placed = self._high[wanted] == keys.high[wanting]
             placed &= self._low[wanted] == keys.low[wanting]
-            self._content[wanted[placed]] = keys.content[wanting[placed]]
-            self._slices[wanted[placed]] = numbers[wanting[placed]]
-            self._size += int(placed.sum())
+            self.content[wanted[placed]] = keys.content[wanting[placed]]
+            self.marks[wanted[placed]] = numbers[wanting[placed]] + 1
             done = same
             done[~used] = placed
             left = left[~done]
@@ -141,18 +209,10 @@ class Identities:
 
     def _compare(self, keys: Keys, left: Places, slots: Uint64s) -> tuple[Bools, Bools]:
         """Which of the slots are used, and which hold the key that looks there."""
-        used = self._slices[slots] != _EMPTY
+        used = self.marks[slots] != 0
         same = used & (self._high[slots] == keys.high[left])
         same &= self._low[slots] == keys.low[left]
         return used, same
-
-    def _rebuild(self, capacity: int, keep: Bools) -> None:
-        old = self._high, self._low, self._content, self._slices
-        kept = np.flatnonzero(keep & (self._slices != _EMPTY))
-        self._size = 0
-        self._allocate(capacity)
-        for rows in _chunks(kept):
-            self._add(Keys(*(column[rows] for column in old[:3])), old[3][rows])
 
 
 def _capacity(size: int) -> int:

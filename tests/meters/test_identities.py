@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meters.identities import Identities, Keys
+from meters.identities import SLOT_BYTES, Identities, Keys
 
 WORD = st.sampled_from([0, 1, 2, 1 << 10, 1 << 20, (1 << 64) - 1]) | st.integers(0, (1 << 64) - 1)
 BATCH = st.lists(st.tuples(WORD, WORD, WORD), max_size=40, unique_by=lambda key: key[:2])
@@ -51,6 +51,35 @@ def test_many_keys_that_want_one_slot_are_all_found() -> None:
     assert known.all()
     assert content.tolist() == [low for _, low, _ in rows]
     assert not table.find(keys([(7 << 40, 5000, 0)]))[0].any()
+
+
+def test_a_table_that_is_being_moved_answers_like_one_that_is_not() -> None:
+    random = np.random.default_rng(1)
+    words = random.integers(0, 1 << 63, (3, 900_000), dtype=np.uint64)
+    every = Keys(words[0], words[1], words[2])
+    table = Identities()
+    sizes = set()
+    for start in range(0, len(every), 9000):
+        number = start // 300_000
+        batch = every[slice(start, start + 9000)]
+        assert not table.add(batch, number)[0].any()
+        sizes.add(table.bytes // SLOT_BYTES)
+        again = Keys(batch.high, batch.low, batch.content + np.uint64(1))
+        known, content = table.add(again, number + 1)
+        assert known.all()
+        assert (content == batch.content).all()
+    assert any(size & (size - 1) for size in sizes), "no batch met two tables"
+    assert table.counts() == {0: 306_000, 1: 297_000, 2: 297_000}
+    assert table.forget({0}) == 306_000
+    assert table.bytes // SLOT_BYTES & (table.bytes // SLOT_BYTES - 1)
+    known, content = table.find(every)
+    assert not known[:306_000].any()
+    assert known[306_000:].all()
+    assert (content[306_000:] == every.content[306_000:]).all()
+    known, _ = table.add(every[slice(0, 306_000)], 3)
+    assert not known.any()
+    assert sum(len(part) for _, part in table.segments()) == len(table) == 900_000
+    assert table.counts() == {1: 297_000, 2: 297_000, 3: 306_000}
 
 
 def test_segments_hold_everything_once() -> None:
