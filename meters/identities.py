@@ -13,8 +13,10 @@ another one bit by bit, with each batch that is added: no batch waits for all th
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +31,8 @@ _SMALLEST = 1 << 10
 _FULLEST = 0.7
 _STEP = 4
 _LEAST_STEP = 1 << 16
+_LARGE = 1 << 22
+_SLOT = np.dtype("V24")
 _CHUNK = 1 << 20
 NUMBERS = 32_767
 """A multiple of the slices that are remembered, so that both agree on a place in a ring."""
@@ -93,7 +97,7 @@ class Identities:
         slots = self._table.find(keys)
         known, content = self._find_old(keys)
         here = slots >= 0
-        content[here] = self._table.content[slots[here]]
+        content[here] = self._table.content(slots[here])
         return known | here, content
 
     def forget(self, slices: set[int]) -> int:
@@ -117,15 +121,15 @@ class Identities:
                 yield number, self._table.keys(rows)
 
     def _find_old(self, keys: Keys) -> tuple[Bools, Uint64s]:
-        """Those that are, or were, in the table that is moved from."""
+        """Those that are still in the table that is moved from."""
         old = self._old
         if old is None:
             return np.zeros(len(keys), dtype=np.bool_), np.zeros(len(keys), dtype=np.uint64)
-        slots = old.find(keys)
+        slots = old.find(keys, self._moved)
         known = slots >= 0
         if self._gone:
             known &= ~np.isin(old.marks[slots] - 1, self._gone)
-        return known, old.content[slots]
+        return known, old.content(slots)
 
     def _replace(self, capacity: int, gone: list[int]) -> None:
         """Begin to move to another table, without these slices."""
@@ -150,33 +154,56 @@ class Identities:
             here &= ~np.isin(marks - 1, self._gone)
         rows = self._moved + np.flatnonzero(here)
         self._table.add(old.keys(rows), old.marks[rows] - 1)
+        old.release(self._moved, until)
         self._moved = until
         if until >= old.capacity:
             self._old, self._gone = None, []
 
 
 class _Table:
-    """Keys by slot. `marks` has the slice of a used slot plus one, so fresh memory is empty."""
+    """Keys by slot. `marks` has the slice of a used slot plus one, so fresh memory is empty.
+
+    The three words of a slot stand together: a lookup costs one miss of the cache, not three.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._high = np.zeros(capacity, dtype=np.uint64)
-        self._low = np.zeros(capacity, dtype=np.uint64)
-        self.content = np.zeros(capacity, dtype=np.uint64)
-        self.marks = np.zeros(capacity, dtype=np.int16)
+        self._memory, words = _fresh(3 * capacity, np.dtype(np.uint64))
+        self._words: npt.NDArray[np.uint64] = words.reshape(capacity, 3)
+        self._slots = words.view(_SLOT)
+        self.marks: npt.NDArray[np.int16] = _fresh(capacity, np.dtype(np.int16))[1]
 
     def keys(self, rows: Places) -> Keys:
         """The keys in these slots."""
-        return Keys(self._high[rows], self._low[rows], self.content[rows])
+        words = self._words.take(rows, axis=0)
+        return Keys(words[:, 0], words[:, 1], words[:, 2])
 
-    def find(self, keys: Keys) -> Places:
-        """The slot of each key, -1 where it is not there."""
+    def content(self, rows: Places) -> Uint64s:
+        """The contents in these slots."""
+        found: Uint64s = self._words[rows, 2]
+        return found
+
+    def release(self, first: int, until: int) -> None:
+        """Give back the memory of slots that are not needed any more; their marks stay.
+
+        All at once would be as slow as it was to take it.
+        """
+        if self._memory is not None:
+            page = mmap.PAGESIZE
+            start = -(-first * _SLOT.itemsize // page) * page
+            size = min(until, self.capacity) * _SLOT.itemsize // page * page - start
+            if size > 0:
+                self._memory.madvise(mmap.MADV_DONTNEED, start, size)
+
+    def find(self, keys: Keys, first: int = 0) -> Places:
+        """The slot of each key from the slot `first` on, -1 where it is not there."""
         mask = np.uint64(self.capacity - 1)
         found = np.full(len(keys), -1, dtype=np.int64)
         left = np.arange(len(keys))
         slots = keys.high & mask
         while len(left):
             used, same = self._compare(keys, left, slots)
+            same &= slots >= first
             found[left[same]] = slots[same]
             on = used & ~same
             left, slots = left[on], (slots[on] + np.uint64(1)) & mask
@@ -187,19 +214,20 @@ class _Table:
         mask = np.uint64(self.capacity - 1)
         known = np.zeros(len(keys), dtype=np.bool_)
         content = np.zeros(len(keys), dtype=np.uint64)
+        rows = np.column_stack([keys.high, keys.low, keys.content])
+        whole = rows.view(_SLOT).reshape(-1)
         left = np.arange(len(keys))
         slots = keys.high & mask
         while len(left):
             used, same = self._compare(keys, left, slots)
             known[left[same]] = True
-            content[left[same]] = self.content[slots[same]]
+            content[left[same]] = self._words[slots[same], 2]
             # Of several new keys that want one slot the last one written has it.
             wanting, wanted = left[~used], slots[~used]
-            self._high[wanted] = keys.high[wanting]
-            self._low[wanted] = keys.low[wanting]
-            placed = self._high[wanted] == keys.high[wanting]
-            placed &= self._low[wanted] == keys.low[wanting]
-            self.content[wanted[placed]] = keys.content[wanting[placed]]
+            self._slots[wanted] = whole[wanting]
+            holding = self._words.take(wanted, axis=0)
+            placed = holding[:, 0] == keys.high[wanting]
+            placed &= holding[:, 1] == keys.low[wanting]
             self.marks[wanted[placed]] = numbers[wanting[placed]] + 1
             done = same
             done[~used] = placed
@@ -210,9 +238,25 @@ class _Table:
     def _compare(self, keys: Keys, left: Places, slots: Uint64s) -> tuple[Bools, Bools]:
         """Which of the slots are used, and which hold the key that looks there."""
         used = self.marks[slots] != 0
-        same = used & (self._high[slots] == keys.high[left])
-        same &= self._low[slots] == keys.low[left]
+        here = np.flatnonzero(used)
+        words, looking = self._words.take(slots[here], axis=0), left[here]
+        same = np.zeros(len(left), dtype=np.bool_)
+        same[here] = (words[:, 0] == keys.high[looking]) & (words[:, 1] == keys.low[looking])
         return used, same
+
+
+def _fresh(size: int, kind: np.dtype[Any]) -> tuple[mmap.mmap | None, npt.NDArray[Any]]:
+    """Zeros that cost time when they are used, and not before.
+
+    NumPy asks for huge pages, so that the first batch in a large table would wait until
+    nearly all of it was cleared: seconds, for 50 million identities.
+    """
+    count = size * kind.itemsize
+    if count < _LARGE or not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return None, np.zeros(size, dtype=kind)
+    memory = mmap.mmap(-1, count)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory, np.frombuffer(memory, dtype=kind)
 
 
 def _capacity(size: int) -> int:

@@ -39,6 +39,16 @@ _LOG = logging.getLogger(__name__)
 _TIMEOUT = 10.0
 _DISCOVERY_SECONDS = 30.0
 _OUTAGE_SECONDS = 30.0
+_PAUSE = 0.5
+_COMING_BACK = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError._TRANSPORT,
+    KafkaError._TIMED_OUT,
+)
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _OURS = {"bootstrap.servers", "group.id", "enable.auto.commit", "auto.offset.reset"}
 
@@ -249,36 +259,45 @@ class SplitConsumer:
         splits, mine = self._settings.splits, self._split
         new = sorted(p for p in found.partitions if p % splits == mine and p not in self.next)
         if new:
-            places = self._starts(new, first=first)
+            places = self._patient_starts(new, first=first)
             self._client.incremental_assign(places)
             self.next.update((place.partition, place.offset) for place in places)
         self._found_at = time.monotonic()
+
+    def _patient_starts(self, partitions: list[int], *, first: bool) -> list[TopicPartition]:
+        """As `_starts`; a broker that has just come back is given time to take its groups over."""
+        until = time.monotonic() + _OUTAGE_SECONDS
+        while True:
+            try:
+                return self._starts(partitions, first=first)
+            except KafkaException as error:
+                if error.args[0].code() not in _COMING_BACK or time.monotonic() > until:
+                    raise BeammeterError(
+                        f"Kafka must answer (got: {error.args[0].str()})"
+                    ) from None
+                time.sleep(_PAUSE)
 
     def _starts(self, partitions: list[int], *, first: bool) -> list[TopicPartition]:
         """Where partitions begin: the group's offset, else as set; new ones at their start."""
         topic, start = self._settings.topic, self._settings.start
         places = [TopicPartition(topic, partition) for partition in partitions]
-        try:
-            committed = {
-                place.partition: place.offset
-                for place in self._client.committed(places, timeout=_TIMEOUT)
-                if place.offset >= 0
-            }
-            begin = dict.fromkeys(partitions, OFFSET_BEGINNING)
-            if first and start == "latest":
-                begin = dict.fromkeys(partitions, OFFSET_END)
-            elif first and isinstance(start, tuple):
-                begin.update((p, at) for p, at in start if p in begin)
-            elif first and isinstance(start, int):
-                asked = [TopicPartition(topic, p, start // 1000) for p in partitions]
-                answer = self._client.offsets_for_times(asked, timeout=_TIMEOUT)
-                begin = {place.partition: place.offset for place in answer}
-            return [
-                self._resolved(TopicPartition(topic, p, committed.get(p, begin[p])))
-                for p in partitions
-            ]
-        except KafkaException as error:
-            raise BeammeterError(f"Kafka must answer (got: {error.args[0].str()})") from None
+        committed = {
+            place.partition: place.offset
+            for place in self._client.committed(places, timeout=_TIMEOUT)
+            if place.offset >= 0
+        }
+        begin = dict.fromkeys(partitions, OFFSET_BEGINNING)
+        if first and start == "latest":
+            begin = dict.fromkeys(partitions, OFFSET_END)
+        elif first and isinstance(start, tuple):
+            begin.update((p, at) for p, at in start if p in begin)
+        elif first and isinstance(start, int):
+            asked = [TopicPartition(topic, p, start // 1000) for p in partitions]
+            answer = self._client.offsets_for_times(asked, timeout=_TIMEOUT)
+            begin = {place.partition: place.offset for place in answer}
+        return [
+            self._resolved(TopicPartition(topic, p, committed.get(p, begin[p]))) for p in partitions
+        ]
 
     def _resolved(self, place: TopicPartition) -> TopicPartition:
         """The end as a number, so that a restart does not find a later one."""

@@ -12,16 +12,19 @@ elements of one key, it gives that key to two bundles at once, and one loses its
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import apache_beam as beam
 
 from meters.timeline import Timeline
 from transforms.connection import connect_patiently
-from transforms.deliveries import decode
+from transforms.deliveries import Delivery, decode
 from transforms.shard_flush import ShardWork
 from transforms.shard_memory import MEMORY
 from transforms.stream_options import StreamOptions
 
 _NONCE = b"process"
+_AT_ONCE = 4
 
 
 @beam.typehints.with_input_types(tuple[int, bytes])
@@ -37,23 +40,41 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         warehouse = connect_patiently(self._options.warehouse)
         self._work = ShardWork(warehouse, self._options, self._timeline)
+        self._threads = ThreadPoolExecutor(max_workers=_AT_ONCE)
+
+    def start_bundle(self) -> None:
+        """A bundle that failed leaves nothing behind."""
+        self._waiting: dict[int, list[Delivery]] = {}
 
     def process(self, element: tuple[int, bytes]) -> None:
-        """One delivery."""
+        """One delivery; a shard's are received in their order, when the bundle ends."""
         number, encoded = element
+        self._waiting.setdefault(number, []).append(decode(encoded))
+
+    def finish_bundle(self) -> None:
+        """Shards flush side by side: a flush is mostly waiting for the warehouse."""
+        done = [self._threads.submit(self._receive, *entry) for entry in self._waiting.items()]
+        for each in done:
+            each.result()
+
+    def teardown(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown()
+
+    def _receive(self, number: int, deliveries: list[Delivery]) -> None:
         work, job = self._work, self._options.job
-        delivery = decode(encoded)
         with MEMORY.lock(job, number):
-            shard = MEMORY.take(job, number, _NONCE) or work.load(number)
-            since = work.outdated(shard, delivery)
-            if since is not None:
-                shard = work.load(number, shard.state.closed_until, since)
-                delivery = delivery.without_frames()
-            elif shard.released and (delivery.frames or not delivery.drained):
-                shard = work.load(number, shard.state.closed_until)
-            if work.receive(shard, delivery):
-                work.flush(number, shard, delivery.splits)
-            MEMORY.put(job, number, _NONCE, shard)
+            for delivery in deliveries:
+                shard = MEMORY.take(job, number, _NONCE) or work.load(number)
+                since = work.outdated(shard, delivery)
+                if since is not None:
+                    shard = work.load(number, shard.state.closed_until, since)
+                    delivery = delivery.without_frames()
+                elif shard.released and (delivery.frames or not delivery.drained):
+                    shard = work.load(number, shard.state.closed_until)
+                if work.receive(shard, delivery):
+                    work.flush(number, shard, delivery.splits)
+                MEMORY.put(job, number, _NONCE, shard)
 
 
 @beam.typehints.with_input_types(int)
