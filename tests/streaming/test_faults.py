@@ -19,6 +19,7 @@ from tests.services.flink import FlinkCluster, JobServer
 from tests.services.kafka import Kafka
 from tests.services.workers import WorkerPool
 from tests.streaming.test_stream import Stream, events, front, stream
+from transforms.kafka_client import KafkaSettings, lag
 
 __all__ = ["front", "stream"]
 
@@ -30,7 +31,7 @@ def test_a_broker_that_is_killed_and_comes_back(stream: Stream, kafka: Kafka, pr
     stream.send(events(11, 3000))
     options = ("--runner", "prism", "--prism-location", prism)
     under_way = stream.start(url, *options, "--until-idle", 30)
-    stream.wait_for(1)
+    _wait_for_commits(stream)
     kafka.kill()
     kafka.start()
     stream.send(events(12, 3000))
@@ -62,6 +63,15 @@ def test_a_warehouse_that_fails_for_a_while(
     result = under_way.wait()
     assert result.code == 0, result
     assert stream.usage(front) == stream.backfilled()
+
+
+def _wait_for_commits(stream: Stream) -> None:
+    """Until the stream has read all that is there; a broker that is away at the start ends it."""
+    settings = KafkaSettings(stream.bootstrap, stream.topic, "beammeter-default", splits=2)
+    until = time.monotonic() + 120
+    while lag(settings):
+        assert time.monotonic() < until, "nothing was read within two minutes"
+        time.sleep(0.2)
 
 
 def _wait_for_events(place: str, least: int = 1) -> None:
