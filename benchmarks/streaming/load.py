@@ -26,7 +26,7 @@ _STATE = """
 INSERT INTO events (tenant_id, event_id, event_name, external_customer_id, timestamp,
     ingested_at, properties, origin, origin_row, identity_hash, content_hash)
 SELECT 'default', concat('p', toString(number)), 'call', concat('c', toString(number % 1000)),
-    now64(6, 'UTC') - toIntervalSecond(20 * 3600 + number % 144000), timestamp, '{}',
+    now64(6, 'UTC') - toIntervalSecond(20 * 3600 + number % 144000) AS at, at, '{}',
     'preloaded', number,
     toFixedString(concat(reinterpretAsFixedString(sipHash64(number, 1)),
         reinterpretAsFixedString(sipHash64(number, 2))), 16),
@@ -37,7 +37,7 @@ FROM numbers({first:UInt64}, {count:UInt64})
 _NEWEST = """
 INSERT INTO events (tenant_id, event_id, event_name, external_customer_id, timestamp,
     ingested_at, properties, origin, origin_row, identity_hash, content_hash)
-SELECT 'default', 'newest', 'other', 'c0', now64(6, 'UTC') - toIntervalSecond(600), timestamp, '{}',
+SELECT 'default', 'newest', 'other', 'c0', now64(6, 'UTC') - toIntervalSecond(600) AS at, at, '{}',
     'preloaded', 0, toFixedString('newest', 16), toFixedString('newest', 16)
 """
 _PART = 5_000_000

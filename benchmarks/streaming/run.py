@@ -1,4 +1,4 @@
-"""Measures the stream: `python -m benchmarks.streaming.run rate|latency|fill ...`.
+"""Measures the stream: `python -m benchmarks.streaming.run rate|latency|fill|preload ...`.
 
 rate      the clock runs from the first raw row stored to the last usage row written, as
           the warehouse has both. Raw rows are stored; what is counted is compared with
@@ -6,9 +6,9 @@ rate      the clock runs from the first raw row stored to the last usage row wri
 latency   events are sent at a steady rate; an event is seen when the sum of a `count`
           meter, read from the warehouse every 50 ms, has reached its number.
 fill      only fills a topic of the broker `$BEAMMETER_KAFKA`, for several runs of `rate`.
-
-`--preload N` puts N raw events of closed hours into the warehouse first, whose
-identities the stream loads when it starts.
+preload   puts `--preload N` raw events of closed hours into a new warehouse, the folder
+          `--warehouse`. `rate` and `latency` with that folder work on a copy of it: the
+          stream loads these identities when it starts, as after any restart.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,9 +98,14 @@ def served(folder: Path) -> Iterator[str]:
         server.kill()
 
 
-def rate(runner: str, events: int, topic: str | None, preloaded: int) -> dict[str, Any]:
+def rate(
+    runner: str, events: int, topic: str | None, warehouse_folder: Path | None
+) -> dict[str, Any]:
     """Events a second from a full topic."""
     with setting(runner) as place, ExitStack() as stack:
+        preloaded = _copy(
+            warehouse_folder, place.folder / ("warehouse", "server")[runner != "prism"]
+        )
         if topic is None:
             topic = f"events-{uuid.uuid4().hex[:8]}"
             place.kafka.create_topic(topic, partitions=PARTITIONS)
@@ -107,8 +113,6 @@ def rate(runner: str, events: int, topic: str | None, preloaded: int) -> dict[st
         url = f"chdb://{place.folder / 'warehouse'}"
         if runner != "prism":
             url = stack.enter_context(served(place.folder))
-        with Warehouse.connect(url) as warehouse:
-            preload(warehouse, preloaded)
         command = place.command(url, topic, "--until-idle", "5")
         subprocess.run(command, cwd=ROOT, check=True)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
@@ -123,13 +127,16 @@ def rate(runner: str, events: int, topic: str | None, preloaded: int) -> dict[st
     return {"seconds": seconds, "rate": round(read / seconds), **counts, **exact, **state}
 
 
-def latency(runner: str, per_second: int, seconds: int, preloaded: int) -> dict[str, Any]:
+def latency(
+    runner: str, per_second: int, seconds: int, warehouse_folder: Path | None
+) -> dict[str, Any]:
     """Seconds from the producer's clock to a row read back."""
     topic = f"events-{uuid.uuid4().hex[:8]}"
-    with setting(runner) as place, served(place.folder) as url:
+    with setting(runner) as place, ExitStack() as stack:
+        preloaded = _copy(warehouse_folder, place.folder / "server")
+        url = stack.enter_context(served(place.folder))
         place.kafka.create_topic(topic, partitions=PARTITIONS)
         with Warehouse.connect(url) as warehouse:
-            preload(warehouse, preloaded)
             words = place.command(url, topic)
             with subprocess.Popen(words, cwd=ROOT) as stream:
                 _await_start(warehouse, place.kafka, topic)
@@ -149,6 +156,14 @@ def latency(runner: str, per_second: int, seconds: int, preloaded: int) -> dict[
     return {**counts, "preloaded": preloaded, **points, "max": round(delays[-1], 2)}
 
 
+def _copy(source: Path | None, target: Path) -> int:
+    """A warehouse of its own for one run; returns how many identities wait in it."""
+    if source is None:
+        return 0
+    shutil.copytree(source, target)
+    return int((source.parent / f"{source.name}.identities").read_text())
+
+
 def _await_start(warehouse: Warehouse, kafka: Kafka, topic: str) -> None:
     """Send one event and wait until it is counted: the state is loaded then."""
     Steady(kafka.bootstrap, topic, 1, 2, first=10**9).run()
@@ -163,11 +178,12 @@ def _await_start(warehouse: Warehouse, kafka: Kafka, topic: str) -> None:
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["rate", "latency", "fill"])
+    parser.add_argument("what", choices=["rate", "latency", "fill", "preload"])
     parser.add_argument("--runner", choices=["prism", "flink"], default="prism")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--topic", help="a topic that is filled already")
-    parser.add_argument("--preload", type=int, default=0)
+    parser.add_argument("--preload", type=int, default=1_000_000)
+    parser.add_argument("--warehouse", type=Path, help="a folder that `preload` made")
     parser.add_argument("--per-second", type=int, default=10_000)
     parser.add_argument("--seconds", type=int, default=30)
     given = parser.parse_args()
@@ -176,10 +192,16 @@ def main() -> None:
             kafka.create_topic(given.topic, partitions=PARTITIONS)
             fill(kafka.bootstrap, given.topic, given.events)
         return
+    if given.what == "preload":
+        with Warehouse.connect(f"chdb://{given.warehouse.resolve()}") as warehouse:
+            preload(warehouse, given.preload)
+        note = given.warehouse.parent / f"{given.warehouse.name}.identities"
+        note.write_text(str(given.preload))
+        return
     if given.what == "rate":
-        found = rate(given.runner, given.events, given.topic, given.preload)
+        found = rate(given.runner, given.events, given.topic, given.warehouse)
     else:
-        found = latency(given.runner, given.per_second, given.seconds, given.preload)
+        found = latency(given.runner, given.per_second, given.seconds, given.warehouse)
     load = round(os.getloadavg()[0], 1)
     print(json.dumps({"runner": given.runner, **found, "load": load}))
 
