@@ -107,7 +107,7 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
 @click.option(
     "--flush",
     type=click.FloatRange(0.1, 3600),
-    default=1.0,
+    default=0.5,
     show_default=True,
     help="Seconds between two writes of usage.",
 )

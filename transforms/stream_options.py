@@ -25,8 +25,8 @@ class StreamOptions:
     warehouse: str
     kafka: KafkaSettings
     shards: int
-    flush_seconds: float = 1.0
-    bundle_seconds: float = 0.25
+    flush_seconds: float = 0.5
+    bundle_seconds: float = 0.2
     idle_seconds: float | None = None
     lateness_us: int = 48 * HOUR_US
     disorder_us: int = 10_000_000
