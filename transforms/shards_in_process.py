@@ -12,6 +12,7 @@ elements of one key, it gives that key to two bundles at once, and one loses its
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
@@ -20,11 +21,13 @@ from meters.timeline import Timeline
 from transforms.connection import connect_patiently
 from transforms.deliveries import Delivery, decode
 from transforms.shard_flush import ShardWork
-from transforms.shard_memory import MEMORY
+from transforms.shard_memory import MEMORY, Shard
 from transforms.stream_options import StreamOptions
 
 _NONCE = b"process"
 _AT_ONCE = 4
+_LOADING = threading.Lock()
+"""Shards load one by one: the engine needs memory for all raw events of one."""
 
 
 @beam.typehints.with_input_types(tuple[int, bytes])
@@ -65,16 +68,20 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
         work, job = self._work, self._options.job
         with MEMORY.lock(job, number):
             for delivery in deliveries:
-                shard = MEMORY.take(job, number, _NONCE) or work.load(number)
+                shard = MEMORY.take(job, number, _NONCE) or self._load(number)
                 since = work.outdated(shard, delivery)
                 if since is not None:
-                    shard = work.load(number, shard.state.closed_until, since)
+                    shard = self._load(number, shard.state.closed_until, since)
                     delivery = delivery.without_frames()
                 elif shard.released and (delivery.frames or not delivery.drained):
-                    shard = work.load(number, shard.state.closed_until)
+                    shard = self._load(number, shard.state.closed_until)
                 if work.receive(shard, delivery):
                     work.flush(number, shard, delivery.splits)
                 MEMORY.put(job, number, _NONCE, shard)
+
+    def _load(self, number: int, at_least: int = 0, changed_from: int | None = None) -> Shard:
+        with _LOADING:
+            return self._work.load(number, at_least, changed_from)
 
 
 @beam.typehints.with_input_types(int)
