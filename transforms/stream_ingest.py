@@ -11,6 +11,7 @@ before it is a durable row, of events or of quarantine; nothing is handed on ear
 
 from __future__ import annotations
 
+import functools
 import gc
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,9 +59,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._dead = DeadLetters(self._options.kafka, self._options.dead_letters)
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._catalogs = CATALOGS.of(self._options.job, self._options.tenant, self._first)
-        # A poll makes thousands of objects: the collector would look at all others as often.
-        gc.freeze()
-        gc.set_threshold(_YOUNG, 20, 20)
+        _collect_seldom()
 
     def start_bundle(self) -> None:
         """A bundle that failed leaves nothing behind; its catalogs are those of now."""
@@ -160,6 +159,17 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         at = decoded.events.column("timestamp").cast(pa.int64()).to_numpy()
         mark = WATERMARKS.of(self._options.job, messages.split, self._options.disorder_us)
         mark.update(raw.partitions[kept], at, raw.recorded[kept])
+
+
+@functools.cache
+def _collect_seldom() -> None:
+    """A poll makes thousands of objects: the collector would look at all others as often.
+
+    Once a process, as what is frozen is never collected.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 20, 20)
 
 
 def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
