@@ -126,3 +126,14 @@ def test_every_direct_dependency_is_pinned_and_no_registry_is_named() -> None:
 
 def normal(package: str) -> str:
     return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def test_every_kind_of_case_stands_by_its_rule_and_every_named_test_is_there() -> None:
+    text = (ROOT / "docs" / "semantics.md").read_text("utf-8")
+    section = text.split("## Where the rules come from\n")[1].split("\n## ")[0]
+    rows = [line.split(" | ") for line in section.splitlines() if line.count(" | ") == 3]
+    kinds = [kind for cells in rows[1:] for kind in re.findall(r"`(\w+)`", cells[2])]
+    assert sorted(kinds) == sorted({case["kind"] for case in CASES})
+    named = re.findall(r"`(tests/[\w/]+\.py)`", section)
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+    assert len(named) >= len(rows[1:])

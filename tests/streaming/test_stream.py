@@ -31,6 +31,9 @@ meters:
   - {id: top, event_name: call, aggregation: max, property: tokens}
   - {id: last, event_name: call, aggregation: latest, property: tokens}
   - {id: users, event_name: call, aggregation: unique_count, property: user}
+  - {id: level, event_name: call, aggregation: weighted_sum, property: tokens}
+  - {id: read, event_name: call, aggregation: weighted_sum, level: readings, property: tokens}
+  - {id: p95, event_name: call, aggregation: percentile, percentile: 95, property: tokens}
 customers:
   - {id: c0, time_zone: UTC, currency: EUR}
   - {id: c1, time_zone: Europe/Berlin, currency: EUR}
