@@ -17,7 +17,7 @@ import httpx
 from fastapi.testclient import TestClient
 
 from meters.catalog import Catalog
-from runners.commands import bill_invoices
+from runners.bills import bill_invoices
 from service.app import create_app
 from service.context import Service
 from service.keys import KeyStore, Right
