@@ -1,6 +1,6 @@
 """`beammeter demo`: a month of events, from files through usage to invoices.
 
-    write catalog and events -> backfill -> usage -> bill -> what to try next
+    write catalog and events -> backfill -> usage -> bill, finalize -> what to try next
 
 Everything is in one folder, and runs in this process on the embedded warehouse. The
 events are the same each time, so a second run in the same folder prints the same and
@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
+from journal.address import BESIDE
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
@@ -33,6 +34,8 @@ from runners.bills import bill_invoices
 from runners.cli_options import EMBEDDED
 from runners.commands import Url, open_warehouse, usage_row
 from runners.demo_events import demo_files
+from runners.finalize import Finalizing, finalize_invoices
+from runners.journals import journal_url
 from runners.output import Format, notice, print_json, print_table
 from warehouse import queries
 
@@ -41,6 +44,10 @@ CATALOG = "catalog.yaml"
 EVENTS = "events"
 AS_OF = datetime(2026, 11, 1, 4, tzinfo=UTC)
 """When October 2026 has ended for every customer: midnight in New York."""
+
+FINAL = "northwind"
+"""The customer whose invoice the demo finalizes."""
+ACTOR = "demo"
 
 COUNTS = {
     "read": "rows in the three files",
@@ -72,6 +79,11 @@ TRY = (
         " --customer acme",
     ),
     (
+        "All invoices; and whether what is final is what was committed",
+        "beammeter invoice list",
+        "beammeter invoice verify",
+    ),
+    (
         "Change a price in catalog.yaml, check it, and bill again",
         "beammeter validate --catalog catalog.yaml",
         "beammeter bill --catalog catalog.yaml --as-of 2026-11-01T04:00:00Z",
@@ -95,14 +107,25 @@ def run_demo(folder: Path, form: Format) -> None:
     )
     usage = _usage(catalog, url)
     notice(f"billing as of {AS_OF:%Y-%m-%d %H:%M} UTC")
-    invoices = bill_invoices(catalog, url, as_of=AS_OF, tenant=TENANT)
+    journal = journal_url(None, url[0])
+    finalize_invoices(
+        catalog,
+        url,
+        journal,
+        Finalizing(ACTOR, issue_date=AS_OF.date()),
+        as_of=AS_OF,
+        tenant=TENANT,
+        customer=FINAL,
+    )
+    invoices = bill_invoices(catalog, url, journal, as_of=AS_OF, tenant=TENANT)
+    invoices.sort(key=lambda each: each["status"] == "finalized")
     if form == "json":
         rows = [usage_row(cell) for cell in usage]
         print_json({"counts": counts, "usage": rows, "invoices": invoices})
         return
     _show_counts(counts, _refused(url))
     _show_usage(catalog, usage)
-    _heading("Invoices: every period that had ended by 1 November 2026")
+    _heading("Invoices: every period that had ended by 1 November 2026, the last one finalized")
     tables.show_invoices(invoices, form)
     _show_next(folder)
 
@@ -185,6 +208,7 @@ def _show_next(folder: Path) -> None:
         CATALOG: "meters, customers, plans and subscriptions",
         f"{EVENTS}/": "the events as they came",
         f"{EMBEDDED}/": "the embedded ClickHouse: events, usage, quarantine, invoices",
+        f"{EMBEDDED}{BESIDE}": "the journal of final invoices",
     }
     for name, what in places.items():
         click.echo(f"  {folder / name!s:<36} {what}")

@@ -30,7 +30,7 @@ HEADER = (
     "period_start",
     "period_end",
 )
-SUMS = ("subtotal", "discount", "credit", "tax", "total")
+SUMS = ("subtotal", "discount", "credit", "tax", "total", "prepaid", "due")
 LINE = ("charge", "meter", "group", "quantity", "amount", "description")
 
 
@@ -133,10 +133,11 @@ def _show_invoice(invoice: Invoice, about: str = "") -> None:
     lines = [{**line, "group": _group(line["group"])} for line in invoice["lines"]]
     if not any(line["group"] for line in lines):
         del columns["group"]
+    left_out = {"subtotal"} if invoice["prepaid"].strip("-0.") else {"subtotal", "due"}
     sums = [
         {"description": name, "amount": invoice[name]}
         for name in SUMS
-        if name == "total" or (name != "subtotal" and invoice[name].strip("-0."))
+        if name == "total" or (name not in left_out and invoice[name].strip("-0."))
     ]
     if len(sums) > 1:
         sums.insert(0, {"description": "subtotal", "amount": invoice["subtotal"]})

@@ -39,6 +39,8 @@ STORED = {
     "quarantine": "* EXCEPT (quarantined_at)",
     "invoices": "* EXCEPT (updated_at, revision)",
     "invoice_lines": "* EXCEPT (updated_at, revision)",
+    "credit_ledger": "* EXCEPT (updated_at)",
+    "audit_log": "*",
 }
 Row = dict[str, Any]
 
@@ -225,9 +227,16 @@ def test_the_demo_counts_every_row_of_its_files_and_bills_four_customers(
     assert {row["customer"] for row in result["usage"]} == set(customers)
     assert {i["customer"]: i["currency"] for i in result["invoices"]} == customers
     for invoice in result["invoices"]:
-        assert sum(Decimal(line["amount"]) for line in invoice["lines"]) == Decimal(
-            invoice["total"]
+        lines = invoice["lines"]
+        amount, discount, credit, tax = (
+            sum(Decimal(line[name]) for line in lines)
+            for name in ("amount", "discount", "credit", "tax")
         )
+        assert amount - discount - credit + tax == Decimal(invoice["total"])
+    *drafts, final = result["invoices"]
+    assert {each["status"] for each in drafts} == {"draft"}
+    assert (final["status"], final["number"]) == ("finalized", "US-2026-0001")
+    assert all(final[name].strip("0.") for name in ("discount", "credit", "tax", "prepaid"))
 
 
 def test_the_demo_again_in_the_same_folder_prints_the_same_and_changes_nothing(
@@ -262,7 +271,7 @@ def test_every_command_that_the_demo_recommends_runs_in_its_folder(
 ) -> None:
     folder, _ = demo
     commands = [line for line in shown if line.startswith("beammeter ")]
-    assert len(commands) == 7
+    assert len(commands) == 9
     assert f"cd {shlex.quote(str(folder))}" in shown
     done = run_all([shlex.split(command)[1:] for command in commands], folder)
     assert done.returncode == 0, done.stderr
