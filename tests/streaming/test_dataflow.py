@@ -13,6 +13,7 @@ from meters.errors import ConfigurationError
 from meters.timeline import ALWAYS, Timeline
 from pipelines.streaming import Streaming
 from runners.stream_runners import stream_options
+from tests.cli import run
 from tests.streaming.test_stream import CATALOG
 from transforms.kafka_client import KafkaSettings, parse_start, read_properties
 from transforms.stream_options import StreamOptions
@@ -111,3 +112,27 @@ def test_where_a_group_without_offsets_begins() -> None:
     assert parse_start("0:12, 3:4") == ((0, 12), (3, 4))
     with pytest.raises(ConfigurationError, match="--start must be"):
         parse_start("yesterday")
+
+
+@pytest.mark.parametrize("option", ["--restore", "--flink-rest"])
+def test_options_of_flink_need_flink(tmp_path: Path, option: str) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(CATALOG, encoding="utf-8")
+    result = run(
+        *("stream", "--catalog", catalog, "--clickhouse", f"chdb://{tmp_path / 'w'}"),
+        *("--bootstrap-servers", "127.0.0.1:1", "--runner", "direct", option, "there:1"),
+    )
+    assert result.code == 2
+    assert f"{option} must come with --runner flink (got 'there:1')" in result.stderr
+
+
+def test_a_flink_that_does_not_answer_stops_the_start(tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(CATALOG, encoding="utf-8")
+    url = "clickhouse://default@127.0.0.1:1/default"
+    result = run(
+        *("stream", "--catalog", catalog, "--clickhouse", url, "--runner", "flink"),
+        *("--bootstrap-servers", "127.0.0.1:1", "--flink-rest", "127.0.0.1:1"),
+    )
+    assert result.code == 1
+    assert "Flink's REST interface at 127.0.0.1:1 must answer" in result.stderr
