@@ -29,6 +29,7 @@ setup(
         "examples": ["*/*.yaml", "*/*.csv.gz", "*/*.jsonl.gz", "*/*.parquet", "*/README.md"],
         "meters": ["py.typed"],
         "service": ["dashboard/*", "dashboard/*/*"],
+        "billing": ["templates/*.html"],
     },
     install_requires=[
         "apache-beam>=2.70,<3",
@@ -46,6 +47,9 @@ setup(
         "numpy>=1.26,<3",
         "PyYAML>=6.0.2,<7",
         "py-moneyed>=3.0,<4",
+        "Babel>=2.14,<3",
+        "Jinja2>=3.1,<4",
+        "MarkupSafe>=2.1,<4",
         "tzdata>=2025.1",
         "click>=8.1,<9",
         "rich>=13.9,<16",
@@ -58,6 +62,7 @@ setup(
     ],
     extras_require={
         "s3": ["apache-beam[aws]>=2.70,<3"],
+        "pdf": ["weasyprint>=63,<70"],
         "gcs": ["apache-beam[gcp]>=2.70,<3"],
         "postgres": ["psycopg[binary]>=3.2,<4"],
         "dev": [
@@ -70,6 +75,7 @@ setup(
             "moto[server]>=5.0.25,<6",
             "boto3>=1.35",
             "duckdb>=1.2,<3",
+            "weasyprint>=63,<70",
             "psycopg[binary]>=3.2,<4",
             "apache-beam[aws]>=2.70,<3",
             "httpx2>=2,<3",

@@ -21,6 +21,7 @@ from fractions import Fraction
 from billing.descriptions import counted, title_of
 from billing.invoice import NO_GROUP
 from billing.money import format_price
+from billing.prices import Rated
 from meters.catalog import (
     DynamicPrice,
     FlatPrice,
@@ -74,13 +75,17 @@ _KNOWN: dict[type, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Charged:
-    """The numbers of a line: quantity as billed, amounts before and after rounding, words."""
+    """The numbers of a line: quantity as billed, amounts before and after rounding, words.
+
+    `rated` has the steps, where fractions were taken.
+    """
 
     quantity: Decimal | Fraction
     unit_amount: Decimal | None
     exact: Decimal | Fraction
     amount: Decimal
     description: str
+    rated: Rated | None = None
 
 
 class DecimalCharge:

@@ -10,7 +10,7 @@ applies.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import Literal
 
 from billing.money import add_amounts, decimal_text, format_amount, format_price
+from billing.prices import Rated
 from meters.currencies import currency_exponent
 from meters.numbers import plain
 from meters.scalars import parse_json
@@ -42,8 +43,8 @@ class Line:
     every unit has one price. `amount_exact` is the amount before rounding, in the
     units of the currency. `discount`, `credit` and `tax` are amounts of the
     currency. `revision` is the highest revision of the usage that was billed, 0
-    for a fee. `plan` is the plan of the charge, `own_tax` the tax that the charge names;
-    they are no part of the JSON.
+    for a fee. `plan` is the plan of the charge, `own_tax` the tax that the charge names,
+    `rated` its steps where it was rated by fractions; they are no part of the JSON.
     """
 
     line_id: str
@@ -67,6 +68,7 @@ class Line:
     tax: Decimal = Decimal(0)
     plan: str | None = None
     own_tax: str | None = None
+    rated: Rated | None = field(default=None, compare=False)
 
     def replaced(self, **values: object) -> Line:
         """The line with other values, as `dataclasses.replace`, in a third of its time."""
@@ -105,7 +107,7 @@ class Line:
         }
 
 
-_LINE_FIELDS = {field.name: index for index, field in enumerate(fields(Line))}
+_LINE_FIELDS = {each.name: index for index, each in enumerate(fields(Line))}
 _LINE_VALUES = attrgetter(*_LINE_FIELDS)
 
 

@@ -133,13 +133,18 @@ def usage_lines(
         parts += [(group, UsageOf()) for group in sorted(billed.keys() - dict(parts).keys())]
     for group, used in parts:
         price = charge.price_of(group_values(group))
-        missing = price is None and used.value is not None
-        if isinstance(price, DynamicPrice) and price.property is not None:
-            missing = unpriced(price, used.singles) > 0
+        missing = is_unpriced(price, used)
         yield (
             _usage_line(charge, None if missing else price, group, used, segment, context),
             MISSING_PRICE if missing else None,
         )
+
+
+def is_unpriced(price: Price | None, used: UsageOf) -> bool:
+    """Whether there is usage that has no price, or whose events do not say theirs."""
+    if isinstance(price, DynamicPrice) and price.property is not None:
+        return unpriced(price, used.singles) > 0
+    return price is None and used.value is not None
 
 
 def _usage_line(
@@ -173,6 +178,7 @@ def _usage_line(
         revision=used.revision,
         plan=context.plan,
         own_tax=charge.tax,
+        rated=charged.rated,
     )
 
 
@@ -210,9 +216,14 @@ def _charged(
     if charge.prorate_events and segment is not None:
         part, whole, zone = segment.part, segment.whole, context.time_zone
         shared = shares(used.singles, part, whole, zone, charge.proration)
-    rated = _rate(charge, price, used, factor, exponent, shared=shared)
+    rated = rate_usage(charge, price, used, factor, exponent, shared=shared)
     words = describe_usage(charge, price, rated, factor, exponent, group)
-    return Charged(rated.quantity, _unit_amount(price, rated), rated.exact, rated.amount, words)
+    return _by_steps(price, rated, words)
+
+
+def _by_steps(price: Price, rated: Rated, words: str) -> Charged:
+    unit_amount = _unit_amount(price, rated)
+    return Charged(rated.quantity, unit_amount, rated.exact, rated.amount, words, rated)
 
 
 def _allowed(
@@ -232,7 +243,7 @@ def _allowed(
         quantity = convert_quantity(charge.convert, quantity)
     key = context.subscription, charge, group
     more = allowances.take(*key, quantity, included, segment)
-    rated = _rate(
+    rated = rate_usage(
         charge,
         price,
         used,
@@ -245,10 +256,10 @@ def _allowed(
     words = describe_usage(charge, price, rated, factor, context.exponent, group)
     if more:
         words += f", {decimal_text(more)} more free: rolled over or shared"
-    return Charged(rated.quantity, _unit_amount(price, rated), rated.exact, rated.amount, words)
+    return _by_steps(price, rated, words)
 
 
-def _rate(
+def rate_usage(
     charge: UsageCharge,
     price: Price,
     used: UsageOf,
@@ -259,6 +270,12 @@ def _rate(
     more: Fraction = Fraction(0),
     position: Fraction | None = None,
 ) -> Rated:
+    """The amount of usage under one price of a charge, exact and with its steps.
+
+    `factor` is how much of its period the usage is of. `exponent`: decimals of the currency.
+    `shared` are single events with their parts of the period, `more` further free units,
+    `position` the billable quantity that tiers go on from.
+    """
     counted = sum((counted for _, counted in shared), Fraction(0))
     return rate(
         price,

@@ -50,7 +50,7 @@ from meters.catalog_prices import VolumePrice as VolumePrice
 from meters.catalog_terms import Coupon as Coupon
 from meters.catalog_terms import CreditGrant as CreditGrant
 from meters.catalog_terms import Tax as Tax
-from meters.catalog_values import Currency, Id, Zone
+from meters.catalog_values import Currency, Id, Language, Zone
 from meters.catalog_values import Model as Model
 
 
@@ -59,12 +59,14 @@ class Customer(Party):
 
     `tax` is on all lines whose charge names none; a customer with a
     `tax_exempt_reason` has no tax at all. Its invoices come from its `issuer`, or the
-    first of the catalog, and are due `payment_terms_days` after their date of issue.
+    first of the catalog, in its `language` (`de`, `de-CH`), and are due
+    `payment_terms_days` after their date of issue.
     """
 
     id: Id
     name: str = ""
     time_zone: Zone = "UTC"
+    language: Language = "en"
     currency: Currency | None = None
     tax: Id | None = None
     tax_exempt_reason: str = ""

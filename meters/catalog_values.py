@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import Annotated
 from zoneinfo import available_timezones
 
+from babel import Locale, UnknownLocaleError
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -146,6 +147,16 @@ def _zone(value: str) -> str:
     return value
 
 
+def _language(value: str) -> str:
+    try:
+        Locale.parse(value, sep="-")
+    except (UnknownLocaleError, ValueError):
+        raise ValueError(
+            f"must be a language such as en, de or de-CH (got {_shown(value)})"
+        ) from None
+    return value
+
+
 def _currency(value: str) -> str:
     currency_exponent(value)
     return value
@@ -190,6 +201,7 @@ Percent = Annotated[NonNegative, AfterValidator(_percent)]
 PositivePercent = Annotated[Positive, AfterValidator(_percent)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 Zone = Annotated[str, AfterValidator(_zone)]
+Language = Annotated[str, AfterValidator(_language)]
 Currency = Annotated[str, AfterValidator(_currency)]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 EventName = Annotated[Id, AfterValidator(_event_name)]

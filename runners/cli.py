@@ -62,6 +62,7 @@ for command in (
     cli_events.usage,
     cli_bills.bill,
     cli_bills.quote,
+    cli_invoices.explain,
     cli_invoices.invoice,
     cli_invoices.reconcile,
     cli_service.serve,

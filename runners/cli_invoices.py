@@ -1,8 +1,9 @@
-"""Commands around stored invoices: invoice show, list, void, rebuild, verify; reconcile."""
+"""Commands around stored invoices: explain, reconcile, invoice show and what goes with it."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from runners.cli_options import (
     actor_option,
     catalog_path,
     common,
+    common_with,
     journal_option,
     warehouse_url,
 )
@@ -30,15 +32,52 @@ def _places(clickhouse: str | None, journal: str | None) -> tuple[Any, Any]:
     return url, journal_url(journal, url[0])
 
 
+_language = click.option("--language", help="Such as en, de or de-CH. Default: the customer's.")
+
+
 @invoice.command()
-@common
+@common_with("html", "pdf")
 @journal_option
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; needed for pdf.",
+)
+@_language
 @click.argument("invoice_id", metavar="ID")
 def show(clickhouse: str | None, journal: str | None, invoice_id: str, **options: Any) -> None:
-    """Show one invoice, by its id or number."""
+    """Show one invoice, by its id or number: as a table, JSON, CSV, a page or a PDF.
+
+    A page has charts of usage and says how the amounts came about.
+    """
     from runners.invoices import run_show
 
-    run_show(*_places(clickhouse, journal), invoice_id, options["tenant"], options["form"])
+    run_show(*_places(clickhouse, journal), invoice_id, **options)
+
+
+@click.command()
+@common
+@journal_option
+@click.option("--invoice", "invoice_id", required=True, metavar="ID", help="Its id or number.")
+@click.option("--line", "lines", multiple=True, metavar="ID", help="Only this line. Repeatable.")
+@click.option(
+    "--events",
+    "events",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the events behind the lines to a .jsonl, .csv or .parquet file.",
+)
+@_language
+def explain(
+    catalog: str | None, clickhouse: str | None, journal: str | None, **options: Any
+) -> None:
+    """Show how each amount of an invoice came about.
+
+    From events to buckets, quantity, price, rounding, discount, credit and tax. The
+    catalog is the one that the invoice was made with, unless --catalog is given.
+    """
+    from runners.explained import run_explain
+
+    run_explain(catalog, *_places(clickhouse, journal), **options)
 
 
 @invoice.command("list")

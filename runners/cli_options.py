@@ -78,11 +78,24 @@ class OptionalValue(click.Command):
 
 def common(function: F) -> F:
     """The options that every command takes."""
+    return common_with()(function)
+
+
+def common_with(*formats: str) -> Callable[[F], F]:
+    """The options that every command takes, with more formats than these have."""
+
+    def decorate(function: F) -> F:
+        return _common(function, ["table", "json", "csv", *formats])
+
+    return decorate
+
+
+def _common(function: F, formats: list[str]) -> F:
     for option in (
         click.option(
             "--format",
             "form",
-            type=click.Choice(["table", "json", "csv"]),
+            type=click.Choice(formats),
             default="table",
             show_default=True,
             help="How the result is printed.",

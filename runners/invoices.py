@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import click
+
+from billing.documents import render_csv
 from journal.journal import Journal
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError, JournalError
@@ -18,7 +22,7 @@ from runners.catalogs import timeline_for
 from runners.commands import Url, check_names, check_span, open_warehouse
 from runners.gate import Findings, examine
 from runners.journals import JournalUrl, existing_journal, open_journal
-from runners.output import Format, notice, print_csv, print_json, print_table
+from runners.output import Format, json_of, notice, print_csv, print_json, print_table
 from transforms.projection import project, rebuild
 from warehouse.client import Warehouse
 from warehouse.invoices import list_invoices, read_invoices
@@ -54,12 +58,13 @@ FINDING = (
 )
 
 
-def run_show(url: Url, journal: JournalUrl | None, invoice: str, tenant: str, form: Format) -> None:
-    """One invoice, by its id or number."""
-    with _stored(url, journal, tenant) as (warehouse, opened):
-        found: list[Document] = [] if opened is None else opened.documents(tenant, invoice=invoice)
-        if not found:
-            found = list(read_invoices(warehouse, tenant, [invoice]).values())
+def stored_document(
+    warehouse: Warehouse, journal: Journal | None, tenant: str, invoice: str
+) -> Document:
+    """One invoice, by its id or number. Raises ConfigurationError where there is not one."""
+    found: list[Document] = [] if journal is None else journal.documents(tenant, invoice=invoice)
+    if not found:
+        found = list(read_invoices(warehouse, tenant, [invoice]).values())
     if not found:
         raise ConfigurationError(f"invoice must be a stored one, by id or number (got {invoice!r})")
     if len(found) > 1:
@@ -67,10 +72,48 @@ def run_show(url: Url, journal: JournalUrl | None, invoice: str, tenant: str, fo
         raise ConfigurationError(
             f"number {invoice!r} must be of one issuer, name the invoice by its id ({ids})"
         )
-    if form == "json":
-        print_json(found[0])
+    return found[0]
+
+
+def run_show(
+    url: Url,
+    journal: JournalUrl | None,
+    invoice: str,
+    *,
+    catalog: str | None = None,
+    output: Path | None = None,
+    language: str | None = None,
+    tenant: str,
+    form: str,
+) -> None:
+    """One invoice, by its id or number, printed or written to a file."""
+    from runners.explained import check_language, page, to_pdf
+
+    check_language(language)
+    if form == "pdf" and output is None:
+        raise ConfigurationError("--output must be given with --format pdf")
+    if form == "table" and output is not None:
+        raise ConfigurationError("--output must be left out with --format table")
+    with stored(url, journal, tenant) as (warehouse, opened):
+        found = stored_document(warehouse, opened, tenant, invoice)
+        html = ""
+        if form in ("html", "pdf"):
+            html = page(catalog, warehouse, tenant, found, language)
+    if form == "table":
+        tables.show_invoices([found], "table")
+    elif form == "pdf" and output is not None:
+        output.write_bytes(to_pdf(html))
     else:
-        tables.show_invoices(found, form)
+        texts = {
+            "html": lambda: html,
+            "csv": lambda: render_csv(found),
+            "json": lambda: json_of(found),
+        }
+        text = texts[form]()
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            output.write_text(text, "utf-8")
 
 
 def run_list(
@@ -83,7 +126,7 @@ def run_list(
     form: Format,
 ) -> None:
     """Stored invoices, one row each: those of the journal as it has them, and drafts."""
-    with _stored(url, journal, tenant) as (warehouse, opened):
+    with stored(url, journal, tenant) as (warehouse, opened):
         kept = [] if opened is None else opened.documents(tenant, customer=customer)
         drafts = list_invoices(warehouse, tenant, customer=customer)
     ids = {each["invoice_id"] for each in kept}
@@ -209,7 +252,7 @@ def _shared(row: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _stored(
+def stored(
     url: Url, journal: JournalUrl | None, tenant: str
 ) -> Iterator[tuple[Warehouse, Journal | None]]:
     """Warehouse and journal, to read from."""

@@ -45,8 +45,12 @@ def notice(message: str) -> None:
 
 def print_json(value: object) -> None:
     """A JSON document, indented; decimals keep their digits."""
-    encoded = _ENCODER.encode(value)
-    click.echo(msgspec.json.format(encoded, indent=2).decode())
+    click.echo(json_of(value), nl=False)
+
+
+def json_of(value: object) -> str:
+    """The text of a JSON document, indented, with the end of its last line."""
+    return msgspec.json.format(_ENCODER.encode(value), indent=2).decode() + "\n"
 
 
 def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:

@@ -99,6 +99,14 @@ def show_invoices(invoices: Sequence[Invoice], form: Format) -> None:
             _show_invoice(invoice)
 
 
+def show_invoice(invoice: Invoice, form: Format) -> None:
+    """One stored invoice."""
+    if form == "json":
+        print_json(invoice)
+    else:
+        show_invoices([invoice], form)
+
+
 def show_quote(invoice: Invoice, plan: str, form: Format) -> None:
     """One invoice object; people also see which plan was asked for."""
     if form == "json":

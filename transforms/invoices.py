@@ -177,7 +177,7 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
             for entry in part.catalog.subscriptions
             for slot in begun_slots(part.catalog, entry.id, self._as_of)
         ]
-        usage = self._reader.submit(_read, quantities, open_slots, begun, self._as_of)
+        usage = self._reader.submit(read_slots, quantities, open_slots, begun, self._as_of)
         self._reading.append(_Reading(part, final, histories, pasts, usage))
         if len(self._reading) > 1:
             yield self._rated()
@@ -267,7 +267,7 @@ class _Reading:
     usage: Future[list[SlotUsage]]
 
 
-def _read(
+def read_slots(
     quantities: Quantities, slots: Sequence[Slot], begun: Sequence[Slot], as_of: datetime
 ) -> list[SlotUsage]:
     """The slots with the usage of each of their segments by meter.

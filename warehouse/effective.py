@@ -9,12 +9,14 @@ with the smallest (ingested_at, content hash) counts, wherever its copies lie in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
 
 import pyarrow as pa
 
 from warehouse.client import Warehouse
-from warehouse.parameters import chunks, json_list
+from warehouse.parameters import Value, chunks, json_list
 from warehouse.queries import CustomerSpan
 
 _NAMED = """
@@ -41,6 +43,50 @@ FROM (
 WHERE place = 1 AND {_NAMED}
 ORDER BY external_customer_id, timestamp, event_id
 """
+
+_COPIES = f"""
+SELECT event_id, toString(event_name) AS event_name,
+    nullIf(toString(external_subscription_id), '') AS external_subscription_id,
+    timestamp, properties, ingested_at, place
+FROM (
+    SELECT *, row_number() OVER (
+        PARTITION BY identity_hash ORDER BY ingested_at, content_hash
+    ) AS place
+    FROM events FINAL
+    WHERE tenant_id = {{tenant:String}} AND external_customer_id = {{customer:String}}
+        AND identity_hash IN (
+            SELECT identity_hash FROM events
+            WHERE tenant_id = {{tenant:String}} AND external_customer_id = {{customer:String}}
+                AND {_NAMED}
+        )
+)
+ORDER BY min(timestamp) OVER (PARTITION BY event_id), event_id, place
+"""
+
+
+def copies_of_events(
+    warehouse: Warehouse,
+    tenant: str,
+    customer: str,
+    start: datetime,
+    end: datetime,
+    names: Sequence[str],
+) -> Iterator[dict[str, Any]]:
+    """All copies of the events of these names that have one in a half-open span of time.
+
+    Rows with `event_id`, `event_name`, `external_subscription_id`, `timestamp`,
+    `properties` (JSON text), `ingested_at` and `place` (1 for the copy that counts),
+    the copies of an event together. Read block by block.
+    """
+    parameters: dict[str, Value] = {
+        "tenant": tenant,
+        "customer": customer,
+        "names": json_list(sorted(set(names))),
+        "first": start,
+        "last": end,
+    }
+    for batch in warehouse.iter_arrow(_COPIES, parameters):
+        yield from batch.to_pylist()
 
 
 def effective_events(

@@ -1,0 +1,41 @@
+"""Usage charts as SVG that stands within a page: one bar a day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from xml.sax.saxutils import escape, quoteattr
+
+WIDTH, HEIGHT = 680, 96
+_BASE = HEIGHT - 16
+_GAP = 2
+
+
+def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
+    """A bar for each (day, value, text of the value); negative values hang below the line.
+
+    `label` is what the chart shows, for those who cannot see it.
+    """
+    most = max((value for _, value, _ in values), default=Decimal(0))
+    least = min((value for _, value, _ in values), default=Decimal(0))
+    most, least = max(most, Decimal(0)), min(least, Decimal(0))
+    span = most - least or Decimal(1)
+    step = WIDTH / max(len(values), 1)
+    zero = float(most / span) * _BASE
+    parts = [
+        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+        f"aria-label={quoteattr(label)}>"
+    ]
+    for index, (day, value, text) in enumerate(values):
+        height = float(abs(value) / span) * _BASE
+        top = zero - height if value >= 0 else zero
+        parts.append(
+            f'<rect x="{index * step + _GAP / 2:.2f}" y="{top:.2f}" '
+            f'width="{max(step - _GAP, 0.5):.2f}" height="{max(height, 0.75):.2f}" rx="1.5">'
+            f"<title>{escape(day)}: {escape(text)}</title></rect>"
+        )
+    if values:
+        first, last = escape(values[0][0]), escape(values[-1][0])
+        parts.append(f'<text x="0" y="{HEIGHT - 3}">{first}</text>')
+        parts.append(f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end">{last}</text>')
+    return "".join([*parts, "</svg>"])
