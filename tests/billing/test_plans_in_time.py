@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from billing.customer import bill_customer, due_slots
 from billing.invoice import Invoice
+from billing.money import round_amount
+from billing.quantities import UsageOf
 from meters.attribution import Attribution
 from meters.catalog import Catalog
 from meters.errors import CatalogError
@@ -481,3 +483,49 @@ def test_what_does_not_fit_its_plans_is_refused(keys: str, message: str, tmp_pat
 def test_versions_are_distinct_and_rise(keys: str, message: str, tmp_path: Any) -> None:
     with pytest.raises(CatalogError, match=re.escape(message)):
         load(tmp_path, f"plans: [{{id: a, currency: EUR, {keys}}}]")
+
+
+@pytest.mark.parametrize(
+    ("mode", "share"),
+    [("day", Fraction(10, 31)), ("second", Fraction(21, 62)), ("none", Fraction(1))],
+)
+def test_each_mode_prorates_fees_included_units_bounds_and_commitments(
+    mode: str, share: Fraction
+) -> None:
+    """A month of 31 days that ends after ten days and a half."""
+    unit = {"model": "unit", "unit_amount": "1"}
+    charges: list[dict[str, Any]] = [
+        {"id": "fee", "fee": "31"},
+        {"id": "included", "meter": "m", "included": 310, "price": unit},
+        {"id": "minimum", "meter": "m", "minimum": 6200, "price": unit},
+        {"id": "maximum", "meter": "m", "maximum": 155, "price": unit},
+    ]
+    given = Catalog.model_validate(
+        {
+            "meters": [{"id": "m", "event_name": "e", "aggregation": "count"}],
+            "customers": [{"id": "c"}],
+            "plans": [
+                {
+                    "id": "p",
+                    "currency": "EUR",
+                    "charges": [{**each, "proration": mode} for each in charges],
+                    "commitment": {"amount": 31000, "proration": mode},
+                }
+            ],
+            "subscriptions": [
+                {
+                    "id": "s",
+                    "customer": "c",
+                    "plan": "p",
+                    "start": "2026-01-01T00:00:00Z",
+                    "end": "2026-01-11T12:00:00Z",
+                }
+            ],
+        }
+    )
+    (slot,) = due_slots(given, "s", instant("2026-02-01T00:00:00Z"))
+    (found,) = bill_customer(given, [(slot, [{"m": UsageOf(Decimal(1000), 1000)}])])
+    wanted = [31 * share, 1000 - 310 * share, max(6200 * share, 1000), 155 * share]
+    amounts = [round_amount(each, 2) for each in wanted]
+    missing = round_amount(31000 * share - sum(map(Fraction, amounts)), 2)
+    assert [line.amount for line in found.lines] == [*amounts, missing]
