@@ -9,6 +9,8 @@ from xml.sax.saxutils import escape, quoteattr
 WIDTH, HEIGHT = 680, 96
 _BASE = HEIGHT - 16
 _GAP = 2
+# Colours stand in the SVG itself: a renderer of PDF does not take those of the page.
+_BAR, _SOFT = "#1f5fbf", "#5c6b7a"
 
 
 def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
@@ -24,7 +26,7 @@ def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
     zero = float(most / span) * _BASE
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f"aria-label={quoteattr(label)}>"
+        f'aria-label={quoteattr(label)} fill="{_BAR}" font-size="10">'
     ]
     for index, (day, value, text) in enumerate(values):
         height = float(abs(value) / span) * _BASE
@@ -36,6 +38,7 @@ def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
         )
     if values:
         first, last = escape(values[0][0]), escape(values[-1][0])
-        parts.append(f'<text x="0" y="{HEIGHT - 3}">{first}</text>')
-        parts.append(f'<text x="{WIDTH}" y="{HEIGHT - 3}" text-anchor="end">{last}</text>')
+        parts.append(f'<text x="0" y="{HEIGHT - 3}" fill="{_SOFT}">{first}</text>')
+        end = f'x="{WIDTH}" y="{HEIGHT - 3}" fill="{_SOFT}" text-anchor="end"'
+        parts.append(f"<text {end}>{last}</text>")
     return "".join([*parts, "</svg>"])
