@@ -60,6 +60,10 @@ class LocalStream:
         LOGS.put(self._log)
         self._thread.start()
 
+    def lag(self) -> int:
+        """How many events in the log are not durable in the warehouse yet."""
+        return self._log.end - self._log.committed
+
     def stop(self, seconds: float = 60.0) -> None:
         """Read what is in the log, give the buckets away, and end."""
         self._stop.set()

@@ -17,7 +17,8 @@ from runners.commands import Url, open_warehouse, remember
 from runners.local_stream import LocalStream
 from runners.output import notice
 from service.app import create_app
-from service.context import Service
+from service.context import Service, now
+from service.health import Monitor
 from service.intake import Intake
 from service.kafka_sink import KafkaSink
 from service.keys import RIGHTS, KeyStore, write_private
@@ -72,9 +73,14 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
             sink = stack.enter_context(_kafka(command, settings.limits))
             service = replace(service, intake=_intake(sink, settings))
         else:
-            sink = stack.enter_context(_local(command, settings, warehouse, url[0], catalog))
-            intake, tenant = _intake(sink, settings), command.tenant
-            service = replace(service, intake=intake, only_tenant=tenant)
+            given = (command, settings, warehouse, url[0], catalog)
+            sink, stream = stack.enter_context(_local(*given))
+            service = replace(
+                service,
+                intake=_intake(sink, settings),
+                only_tenant=command.tenant,
+                monitor=Monitor(warehouse, command.tenant, clock=now, lag=stream.lag),
+            )
         first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
 
@@ -90,7 +96,7 @@ def _kafka(command: ServeCommand, limits: Limits) -> Iterator[Sink]:
     settings = KafkaSettings(
         bootstrap=command.bootstrap,
         topic=command.topic,
-        group="",
+        group="beammeter-serve",
         splits=1,
         properties=command.properties,
     )
@@ -109,13 +115,13 @@ def _kafka(command: ServeCommand, limits: Limits) -> Iterator[Sink]:
 @contextmanager
 def _local(
     command: ServeCommand, settings: Settings, warehouse: Warehouse, url: str, catalog: Catalog
-) -> Iterator[Sink]:
+) -> Iterator[tuple[Sink, LocalStream]]:
     """The local log, and the pipeline that reads it."""
     log = EventLog(Path(command.spool or SPOOL))
     stream = LocalStream(log, warehouse, url, command.tenant, catalog)
     stream.start()
     try:
-        yield LogSink(log, settings.limits, _bytes(command))
+        yield LogSink(log, settings.limits, _bytes(command)), stream
     finally:
         stream.stop()
         log.close()

@@ -6,6 +6,7 @@ allowed, so a small one that would become huge costs no more than the limit.
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from service.errors import ApiError, Fault, invalid, unavailable
 from service.settings import MIB, Limits
 
 _PIECE = 1 << 20
+_SECONDS = 60.0
 _WINDOW = 8 * MIB
 """The largest window of zstd that is unpacked: what level 19 uses."""
 
@@ -52,13 +54,18 @@ class Room:
             raise _too_large("body", limits.body)
         size = 0
         parts = []
-        async for part in request.stream():
-            size += len(part)
-            if size > limits.body:
-                raise _too_large("body", limits.body)
-            if self.held + size > self._most:
-                raise unavailable("the server holds as many bodies as it can")
-            parts.append(part)
+        try:
+            async with asyncio.timeout(_SECONDS):
+                async for part in request.stream():
+                    size += len(part)
+                    if size > limits.body:
+                        raise _too_large("body", limits.body)
+                    if self.held + size > self._most:
+                        raise unavailable("the server holds as many bodies as it can")
+                    parts.append(part)
+        except TimeoutError:
+            detail = f"the body must be there within {_SECONDS:g} s"
+            raise ApiError(408, "too_slow", detail, headers={"connection": "close"}) from None
         return b"".join(parts)
 
 

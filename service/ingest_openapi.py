@@ -104,6 +104,7 @@ _ERRORS = {
     "400": _error("An event, a header or the body is wrong; `errors` says where."),
     "401": _error("No key, or none that is in use."),
     "403": _error("The key may not do this."),
+    "408": _error("The body did not come in time."),
     "409": _error("A request with this Idempotency-Key is under way."),
     "413": _error("The body, or the number of events, is too large."),
     "415": _error("The content type or encoding is not known here."),

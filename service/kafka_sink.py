@@ -92,14 +92,16 @@ class KafkaSink:
             return "the broker does not answer"
         return None
 
-    def write(self, records: Sequence[Record], at: int) -> asyncio.Future[Written]:
-        """Hand the records to the producer; the future is done when all are settled."""
+    def write(self, records: Sequence[Record], _at: int) -> asyncio.Future[Written]:
+        """Hand the records to the producer; the future is done when all are settled.
+
+        The time of receipt is in the records; Kafka's own is that of sending.
+        """
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         request = _Request(len(records), future, time.monotonic())
         settled = request.settled
-        stamp = at // 1000
         messages = [
-            {"key": key, "value": value, "timestamp": stamp, "callback": partial(settled, place)}
+            {"key": key, "value": value, "callback": partial(settled, place)}
             for place, (key, value) in enumerate(records)
         ]
         try:

@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from meters.errors import BeammeterError
+from service.http_protocol import BoundedProtocol
 from service.settings import Settings
 
 _GRACE_SECONDS = 30
@@ -34,7 +35,7 @@ def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> No
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -35,7 +35,7 @@ class Sink(Protocol):
     def refusal(self, count: int) -> str | None:
         """Why `count` more records cannot be taken now; None where they can."""
 
-    def write(self, records: Sequence[Record], at: int) -> asyncio.Future[Written]:
+    def write(self, records: Sequence[Record], at: int, /) -> asyncio.Future[Written]:
         """Make records durable; `at` is the time of receipt in microseconds."""
 
     async def close(self) -> None:

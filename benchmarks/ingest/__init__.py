@@ -1,0 +1,1 @@
+"""How fast the ingest API takes events."""
