@@ -186,4 +186,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # What a worker gets by name needs no pickling, and a consumer has none.
+    from benchmarks.streaming import beam_peer
+
+    beam_peer.main()

@@ -160,7 +160,7 @@ def _copy(source: Path | None, target: Path) -> int:
     """A warehouse of its own for one run; returns how many identities wait in it."""
     if source is None:
         return 0
-    shutil.copytree(source, target)
+    shutil.copytree(source, target, symlinks=True)
     return int((source.parent / f"{source.name}.identities").read_text())
 
 
