@@ -19,10 +19,11 @@ import polars as pl
 from meters.aggregators import State, check_sums, extract
 from meters.buckets import NO_PERIOD, days_columnar, hours_columnar, periods_columnar
 from meters.catalog import Catalog, Kind
-from meters.numbers import from_scaled, to_scaled
+from meters.numbers import from_scaled, plain, to_scaled
 from meters.periods import Periods, calendar_months
 from meters.reading_spans import read_spans
 from meters.scalars import canonical_json, parse_json
+from meters.timestamps import format_instant
 from meters.usage import INSTANT, KEY
 from meters.zones import Int64s
 
@@ -45,6 +46,19 @@ class UsageCell:
     group: str
     value: Decimal
     events: int
+
+    def to_dict(self) -> dict[str, object]:
+        """The row as commands and routes print it."""
+        return {
+            "customer": self.customer,
+            "subscription": self.subscription,
+            "meter": self.meter,
+            "start": format_instant(self.start),
+            "end": format_instant(self.end),
+            "group": parse_json(self.group),
+            "value": plain(self.value),
+            "events": self.events,
+        }
 
 
 def read_usage(
@@ -70,9 +84,9 @@ def read_usage(
     every = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
     every = every.with_columns(wanted.alias("wanted"))
     spanned = [meter.id for meter in catalog.meters if meter.over_spans]
-    plain = every["wanted"] & ~every["meter"].is_in(spanned)
-    located = every.filter(plain).drop("wanted")
-    cells = _over_spans(catalog, every.filter(~plain), values, granularity)
+    bucketed = every["wanted"] & ~every["meter"].is_in(spanned)
+    located = every.filter(bucketed).drop("wanted")
+    cells = _over_spans(catalog, every.filter(~bucketed), values, granularity)
     keyed = values.join(located.select(*KEY, "start", "end", "merged_group"), on=KEY, how="inner")
     distinct = (
         keyed.select(*_slot_of("merged_group"), "value_hash")

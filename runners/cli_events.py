@@ -12,6 +12,7 @@ from runners.cli_options import (
     OptionalValue,
     catalog_path,
     common,
+    kafka_properties,
     warehouse_url,
 )
 
@@ -67,12 +68,7 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
     show_default=True,
     help="Where a group without offsets begins: earliest, latest, a time, or PARTITION:OFFSET,...",
 )
-@click.option(
-    "--kafka-properties",
-    "properties",
-    metavar="FILE",
-    help="Settings of librdkafka (TLS, SASL), name=value lines; ${NAME} is from the environment.",
-)
+@kafka_properties
 @click.option(
     "--runner", default="prism", show_default=True, help="prism, flink, dataflow, direct."
 )

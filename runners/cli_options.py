@@ -76,6 +76,15 @@ class OptionalValue(click.Command):
         return super().parse_args(ctx, filled)
 
 
+kafka_properties = click.option(
+    "--kafka-properties",
+    "properties",
+    metavar="FILE",
+    help="Settings of librdkafka (TLS, SASL), name=value lines; ${NAME} is from the environment.",
+)
+"""How `stream` and `serve` reach a broker that wants TLS or SASL."""
+
+
 def common(function: F) -> F:
     """The options that every command takes."""
     return common_with()(function)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from runners.cli_options import common, warehouse_url
+from runners.cli_options import common, kafka_properties, warehouse_url
 
 KEYS = "beammeter-keys.json"
 """The file of API keys where none is given."""
@@ -44,12 +44,7 @@ def key_path(given: str | None) -> Path:
     help="Kafka, which takes the events. Without it a pipeline in this process does.",
 )
 @click.option("--topic", default="events", show_default=True, help="The topic for events.")
-@click.option(
-    "--kafka-properties",
-    "properties",
-    metavar="FILE",
-    help="Settings of librdkafka (TLS, SASL), name=value lines; ${NAME} is from the environment.",
-)
+@kafka_properties
 @click.option(
     "--spool",
     metavar="FOLDER",

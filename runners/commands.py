@@ -14,9 +14,7 @@ from billing.builder import quote
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_content, catalog_hash, load_catalog
 from meters.errors import ConfigurationError
-from meters.numbers import plain
-from meters.reading import Granularity, UsageCell, read_usage
-from meters.scalars import parse_json
+from meters.reading import Granularity, read_usage
 from meters.timestamps import format_instant
 from meters.usage import from_stored
 from runners import tables
@@ -72,7 +70,7 @@ def run_usage(
         catalog = catalog_to_read(warehouse, tenant, catalog)
         rows, values = usage_before(warehouse, tenant, catalog, selection)
     cells = read_usage(catalog, rows, values, granularity, group_by or None, since=from_time)
-    tables.show_usage([usage_row(cell) for cell in cells], form)
+    tables.show_usage([cell.to_dict() for cell in cells], form)
 
 
 def usage_before(
@@ -90,20 +88,6 @@ def usage_before(
     rows = [from_stored(queries.usage_rows(warehouse, tenant, **each)) for each in asked]
     values = [from_stored(queries.values_of(warehouse, tenant, **each)) for each in asked]
     return pl.concat(rows), pl.concat(values)
-
-
-def usage_row(cell: UsageCell) -> dict[str, object]:
-    """A usage cell as the contract prints it."""
-    return {
-        "customer": cell.customer,
-        "subscription": cell.subscription,
-        "meter": cell.meter,
-        "start": format_instant(cell.start),
-        "end": format_instant(cell.end),
-        "group": parse_json(cell.group),
-        "value": plain(cell.value),
-        "events": cell.events,
-    }
 
 
 def run_quote(path: str, plan: str, quantities: dict[str, Decimal], form: Format) -> None:

@@ -32,7 +32,7 @@ from runners import tables
 from runners.backfill import backfill_counts
 from runners.bills import bill_invoices
 from runners.cli_options import EMBEDDED
-from runners.commands import Url, open_warehouse, usage_row
+from runners.commands import Url, open_warehouse
 from runners.demo_events import demo_files
 from runners.finalize import Finalizing, finalize_invoices
 from runners.journals import journal_url
@@ -120,7 +120,7 @@ def run_demo(folder: Path, form: Format) -> None:
     invoices = bill_invoices(catalog, url, journal, as_of=AS_OF, tenant=TENANT)
     invoices.sort(key=lambda each: each["status"] == "finalized")
     if form == "json":
-        rows = [usage_row(cell) for cell in usage]
+        rows = [cell.to_dict() for cell in usage]
         print_json({"counts": counts, "usage": rows, "invoices": invoices})
         return
     _show_counts(counts, _refused(url))
@@ -189,7 +189,7 @@ def _show_usage(catalog: Catalog, usage: Iterable[UsageCell]) -> None:
         zone = catalog.customers_by_id[cell.customer].time_zone
         start, end = (at.astimezone(ZoneInfo(zone)) for at in (cell.start, cell.end))
         period = f"{start.day} {start:%b} until {end.day} {end:%b}"
-        rows.append({**usage_row(cell), "time zone": zone, "period": period})
+        rows.append({**cell.to_dict(), "time zone": zone, "period": period})
     columns = ("customer", "time zone", "period", "meter", "value")
     print_table(rows, {name: name for name in columns}, right=["value"])
 

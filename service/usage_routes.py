@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from meters.errors import Rejected
 from meters.numbers import plain
-from meters.reading import Granularity, UsageCell
+from meters.reading import Granularity
 from meters.scalars import parse_json
 from meters.timestamps import format_instant
 from service.answers import json_answer
@@ -115,7 +115,7 @@ def usage(
         )
     except Rejected as error:
         raise wrong(error.field, error.value, error.expected) from None
-    items = [_row(cell) for cell in page.cells]
+    items = [cell.to_dict() for cell in page.cells]
     return json_answer({"items": items, "next_cursor": page.next_cursor})
 
 
@@ -181,19 +181,6 @@ def filters_of(request: Request) -> dict[str, list[str]]:
         if name.startswith(_PREFIX):
             found.setdefault(name.removeprefix(_PREFIX), []).append(value)
     return found
-
-
-def _row(cell: UsageCell) -> dict[str, object]:
-    return {
-        "customer": cell.customer,
-        "subscription": cell.subscription,
-        "meter": cell.meter,
-        "start": format_instant(cell.start),
-        "end": format_instant(cell.end),
-        "group": parse_json(cell.group),
-        "value": plain(cell.value),
-        "events": cell.events,
-    }
 
 
 def _summary_row(figure: Figure) -> dict[str, object]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from meters.reading import read_usage
-from runners.commands import usage_before, usage_row
+from runners.commands import usage_before
 from tests.service.world import SCRIPT, START, World
 
 Row = dict[str, Any]
@@ -25,7 +25,7 @@ def by_command(world: World, granularity: Any, group_by: Any = None, **selection
     chosen |= selection
     rows, values = usage_before(world.warehouse, world.tenant.name, world.catalog, chosen)
     cells = read_usage(world.catalog, rows, values, granularity, group_by, since=chosen["start"])
-    return [usage_row(cell) for cell in cells]
+    return [cell.to_dict() for cell in cells]
 
 
 def pages(world: World, **query: Any) -> Iterator[list[Row]]:
