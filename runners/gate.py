@@ -10,9 +10,7 @@ never saw, rows that somebody changed.
 from __future__ import annotations
 
 import tempfile
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +86,7 @@ def examine(
             compared.append((name, start, end))
     if not compared:
         return Findings(closed_until=known, dirty=dirty)
-    with _touching(warehouse, tenant) as run_id:
+    with touched.touching(warehouse, tenant) as run_id:
         touched.touch_spans(warehouse, tenant, run_id, compared)
         found = _compare(timeline, warehouse, url, tenant, run_id, owners, runner)
         owned = touched.owned_hours(warehouse, tenant, run_id)
@@ -135,15 +133,6 @@ def _hours_of(frame: pl.DataFrame) -> dict[str, list[tuple[datetime, datetime]]]
         for customer, hour, end in frame.select(CUSTOMER, "hour", "hour_end").unique().iter_rows():
             found.setdefault(customer, []).append((hour, end))
     return found
-
-
-@contextmanager
-def _touching(warehouse: Warehouse, tenant: str) -> Iterator[str]:
-    run_id = uuid.uuid4().hex
-    try:
-        yield run_id
-    finally:
-        touched.drop_touched(warehouse, tenant, run_id)
 
 
 def _compare(

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -85,7 +82,7 @@ def repair_counts(
             return {**counts, "customers": 0, "rows": 0, "tombstones": 0}
         timeline = timeline_for(warehouse, tenant, catalog)
         remember(warehouse, tenant, catalog)
-        with _touching(warehouse, tenant) as run_id:
+        with touched.touching(warehouse, tenant) as run_id:
             times = marks.column("bucket_start")
             insert_touched(warehouse, tenant, run_id, marks.append_column("timestamp", times))
             if span is not None:
@@ -96,15 +93,6 @@ def repair_counts(
         resolved = _frame(marks).join(kept, on=kept.columns, how="anti")
         ownership.clear_marks(warehouse, tenant, resolved.to_arrow())
         return {**counts, "resolved": resolved.height, "kept_open": kept.height, **written}
-
-
-@contextmanager
-def _touching(warehouse: Warehouse, tenant: str) -> Iterator[str]:
-    run_id = uuid.uuid4().hex
-    try:
-        yield run_id
-    finally:
-        touched.drop_touched(warehouse, tenant, run_id)
 
 
 def _mark_hours(

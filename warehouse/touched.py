@@ -19,7 +19,9 @@ customer, which bounds the memory of each step.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import polars as pl
@@ -296,6 +298,16 @@ def left_identities(
     return pa.concat_tables(
         [warehouse.query_arrow(_LEFT, {**run, "shard": shard}) for shard in range(shards)]
     )
+
+
+@contextmanager
+def touching(warehouse: Warehouse, tenant: str) -> Iterator[str]:
+    """A new run's id, whose notes are forgotten at the end, also where the run fails."""
+    run_id = uuid.uuid4().hex
+    try:
+        yield run_id
+    finally:
+        drop_touched(warehouse, tenant, run_id)
 
 
 def drop_touched(warehouse: Warehouse, tenant: str, run_id: str) -> None:

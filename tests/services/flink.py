@@ -26,10 +26,10 @@ import shutil
 import tempfile
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.services import fetch
-from tests.services.process import LOCALHOST, Process, ServiceError, free_port, listens
+from tests.services.process import LOCALHOST, Process, Service, ServiceError, free_port, listens
 
 LONGEST_START = 90.0
 ENDED = ("FINISHED", "CANCELED", "FAILED")
@@ -71,7 +71,7 @@ taskmanager.memory.jvm-overhead.max: 256m
 """
 
 
-class JobServer:
+class JobServer(Service):
     """Beam's job server, with a Flink of its own or for a cluster.
 
     Where `$BEAMMETER_FLINK_JOB_ENDPOINT` names one (`host:port`) and no cluster is given, that
@@ -91,13 +91,6 @@ class JobServer:
     def options(self) -> list[str]:
         """The pipeline options that send a job here."""
         return ["--runner=PortableRunner", f"--job_endpoint={self.endpoint}"]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the job server and wait until it takes jobs.
@@ -128,7 +121,7 @@ class JobServer:
         self._folder.remove()
 
 
-class FlinkCluster:
+class FlinkCluster(Service):
     """One JobManager and one TaskManager. Logs and checkpoints are in `folder`, which is kept;
     without a folder, a temporary one is used.
     """
@@ -145,13 +138,6 @@ class FlinkCluster:
     def checkpoints(self) -> Path:
         """The folder that checkpoints go to where a job names no other."""
         return self._folder.path() / "checkpoints"
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start JobManager and TaskManager and wait until they know each other.

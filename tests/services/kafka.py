@@ -16,13 +16,12 @@ import tempfile
 import uuid
 from base64 import urlsafe_b64encode
 from pathlib import Path
-from typing import Self
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from tests.services import fetch
-from tests.services.process import LOCALHOST, Process, ServiceError, free_port, listens
+from tests.services.process import LOCALHOST, Process, Service, ServiceError, free_port, listens
 
 LONGEST_START = 60.0
 PROPERTIES = """\
@@ -53,7 +52,7 @@ share.coordinator.state.topic.min.isr=1
 """
 
 
-class Kafka:
+class Kafka(Service):
     """One broker. `folder` keeps data and log; without one, a temporary folder is used."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -62,13 +61,6 @@ class Kafka:
         self._folder = folder
         self._temporary: Path | None = None
         self.bootstrap = self._external
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the broker and wait until it answers; after `kill()` with the same data and port.

@@ -8,6 +8,7 @@ that waits for the end of a pipe which this process holds.
 
 from __future__ import annotations
 
+import abc
 import atexit
 import contextlib
 import os
@@ -18,6 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 LOCALHOST = "127.0.0.1"
 LINES = 60
@@ -47,6 +49,25 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((LOCALHOST, port)) == 0
+
+
+class Service(abc.ABC):
+    """What runs for the length of a `with` block."""
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """End it with all that it started."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
 
 
 class Process:

@@ -11,14 +11,13 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Self
 
-from tests.services.process import LOCALHOST, Process, free_port, listens
+from tests.services.process import LOCALHOST, Process, Service, free_port, listens
 
 LONGEST_START = 60.0
 
 
-class WorkerPool:
+class WorkerPool(Service):
     """Beam's worker pool: starts a worker for each that Flink asks for."""
 
     def __init__(self) -> None:
@@ -36,13 +35,6 @@ class WorkerPool:
         """Options of Beam that make a job use these workers."""
         place = f"{LOCALHOST}:{self._port}"
         return ["--environment_type=EXTERNAL", f"--environment_config={place}"]
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the pool and wait until it takes requests.
