@@ -57,8 +57,11 @@ class Allowances:
         """Whether anything but its own included units and whole tiers matters to a charge."""
         if charge.by_event:
             return False
-        shared = any(each.meter == charge.meter for each in self._entitlements)
-        return shared or charge.rollover is not None or charge.tiers == "continue"
+        if charge.rollover is not None or charge.tiers == "continue":
+            return True
+        # The usual case is none at all, and this is asked for every line.
+        entitlements = self._entitlements
+        return bool(entitlements) and any(each.meter == charge.meter for each in entitlements)
 
     def take(
         self,
@@ -123,7 +126,7 @@ class Allowances:
         self, subscription: str | None, charge: str, start: datetime | None
     ) -> dict[str, Decimal]:
         """What was billed of a part of a period at thresholds, by group."""
-        return self._billed.get((subscription, charge, start), {})
+        return self._billed.get((subscription, charge, start), {}) if self._billed else {}
 
     def billed_in_all(self, subscription: str | None) -> Decimal:
         """What was billed of a period at thresholds so far."""

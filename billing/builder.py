@@ -7,8 +7,9 @@ plan + quantities                 --quote----------> Invoice of one full period
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
+
+from msgspec.structs import replace
 
 from billing.allowances import Allowances
 from billing.commitments import Commitments, commit
@@ -54,12 +55,17 @@ def build_invoice(
     period.
     """
     invoice_id = slot.invoice_id(tenant)
-    context = LineContext(
-        invoice_id, slot.subscription, slot.time_zone, currency_exponent(plan.currency), plan.id
-    )
+    exponent = currency_exponent(plan.currency)
     if allowances is not None and slot.until is not None:
         allowances = allowances.tentative()
-    context = replace(context, allowances=allowances)
+    context = LineContext(
+        invoice_id,
+        slot.subscription,
+        slot.time_zone,
+        exponent,
+        plan.id,
+        allowances=allowances,
+    )
     lines: list[Line] = []
     hold_reason: str | None = None
     for line, reason in slot_lines(slot, plan, usage, tariffs, context):

@@ -122,7 +122,7 @@ def _as_priced(catalog: Catalog, line: Line) -> Line:
     tax = None if line.tax_code is None else catalog.taxes_by_id[line.tax_code]
     if tax is None or not tax.inclusive:
         return line
-    return replace(line, amount=line.amount + line.tax)
+    return line.replaced(amount=line.amount + line.tax)
 
 
 def tariffs_of(catalog: Catalog, subscription: str) -> Tariffs:

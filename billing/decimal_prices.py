@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Context, Decimal, Inexact
 from fractions import Fraction
+
+import msgspec
 
 from billing.descriptions import counted, title_of
 from billing.invoice import NO_GROUP
@@ -73,8 +74,7 @@ _KNOWN: dict[type, frozenset[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
+class Charged(msgspec.Struct, frozen=True, gc=False):
     """The numbers of a line: quantity as billed, amounts before and after rounding, words.
 
     `rated` has the steps, where fractions were taken.

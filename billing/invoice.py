@@ -10,13 +10,15 @@ applies.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from operator import attrgetter
-from typing import Literal
+from typing import Any, Literal
+
+import msgspec
 
 from billing.money import add_amounts, decimal_text, format_amount, format_price
 from billing.prices import Rated
@@ -32,8 +34,7 @@ NO_GROUP = "{}"
 """The group of a line that merges all groups of its meter, or has no meter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One charge of one segment (and of one group where the price depends on it).
 
     `group` is canonical JSON text. Exact numbers are decimals, and fractions where none
@@ -68,14 +69,15 @@ class Line:
     tax: Decimal = Decimal(0)
     plan: str | None = None
     own_tax: str | None = None
-    rated: Rated | None = field(default=None, compare=False)
+    rated: Rated | None = None
 
-    def replaced(self, **values: object) -> Line:
-        """The line with other values, as `dataclasses.replace`, in a third of its time."""
-        found = list(_LINE_VALUES(self))
-        for name, value in values.items():
-            found[_LINE_FIELDS[name]] = value
-        return Line(*found)
+    def __eq__(self, other: object) -> bool:
+        """Whether all is equal but the steps: those are how, not what."""
+        return isinstance(other, Line) and _COMPARED(self) == _COMPARED(other)
+
+    def replaced(self, **values: Any) -> Line:
+        """The line with other values."""
+        return msgspec.structs.replace(self, **values)
 
     def to_dict(self, exponent: int) -> dict[str, object]:
         """The line as in the JSON of `bill`; `exponent`: decimals of the currency.
@@ -107,8 +109,7 @@ class Line:
         }
 
 
-_LINE_FIELDS = {each.name: index for index, each in enumerate(fields(Line))}
-_LINE_VALUES = attrgetter(*_LINE_FIELDS)
+_COMPARED = attrgetter(*(name for name in Line.__struct_fields__ if name != "rated"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,12 @@ class Invoice:
     @property
     def discount(self) -> Decimal:
         """What coupons take off."""
-        return self._sum(line.discount for line in self.lines)
+        return self._sum(line.discount for line in self.lines if line.discount)
 
     @property
     def credit(self) -> Decimal:
         """What promotional credits take off."""
-        return self._sum(line.credit for line in self.lines)
+        return self._sum(line.credit for line in self.lines if line.credit)
 
     @property
     def tax(self) -> Decimal:

@@ -7,12 +7,13 @@ usage charge, usage, segment --usage_lines--> one line, or one for each group
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from functools import lru_cache
 from typing import Literal
+
+import msgspec
 
 from billing.allowances import Allowances
 from billing.decimal_prices import Charged, compile_charge
@@ -32,13 +33,13 @@ from meters.scalars import canonical_scalar, canonical_text
 from meters.timestamps import format_instant
 
 _ZERO = Decimal(0)
+_ONE = Fraction(1)
 
 MISSING_PRICE = "missing_price"
 """Why an invoice is held: usage on it has no price, and is not billed as free."""
 
 
-@dataclass(frozen=True, slots=True)
-class LineContext:
+class LineContext(msgspec.Struct, frozen=True):
     """What all lines of one invoice share. `exponent`: decimals of the currency."""
 
     invoice_id: str
@@ -51,21 +52,32 @@ class LineContext:
 
     def factor(self, segment: Segment | None, mode: ProrationMode) -> Fraction:
         """How much of its period a segment is; 1 without one."""
-        if segment is None or segment.part == segment.whole:
-            return Fraction(1)
+        if segment is None or segment.part is segment.whole or segment.part == segment.whole:
+            return _ONE
         return proration_factor(segment.part, segment.whole, self.time_zone, mode)
 
     def of(self, tariff: Tariff) -> LineContext:
         """The same for lines of a tariff."""
-        return replace(self, plan=tariff.plan, version=tariff.version)
+        return msgspec.structs.replace(self, plan=tariff.plan, version=tariff.version)
 
     def line_id(self, charge: str, group: str, segment: Segment | None, change: str = "") -> str:
         """Unique on the invoice: a charge may stand there once for each segment and group."""
-        named = f"{canonical_text(charge)},{canonical_text(group)}"
+        named = _named_text(charge, group)
         span = "null,null" if segment is None else _span_text(segment.part.start, segment.part.end)
         more = f",{canonical_text(change)}" if change else ""
-        owner = f"{canonical_text(self.invoice_id)},{canonical_scalar(self.subscription)}"
+        owner = _owner_text(self.invoice_id, self.subscription)
         return hashed("line", f"{owner},{named},{span}{more}")
+
+
+# Lines of one invoice follow each other, and so do invoices of one plan and period.
+@lru_cache(maxsize=64)
+def _owner_text(invoice_id: str, subscription: str | None) -> str:
+    return f"{canonical_text(invoice_id)},{canonical_scalar(subscription)}"
+
+
+@lru_cache(maxsize=4096)
+def _named_text(charge: str, group: str) -> str:
+    return f"{canonical_text(charge)},{canonical_text(group)}"
 
 
 @lru_cache(maxsize=1024)
@@ -119,9 +131,8 @@ def usage_lines(
     if segment is not None and segment.tariff is not None and segment.tariff.trial:
         description = describe_trial(charge, usage)
         yield (
-            replace(
-                _usage_line(charge, None, NO_GROUP, usage, segment, context),
-                description=description,
+            _usage_line(charge, None, NO_GROUP, usage, segment, context).replaced(
+                description=description
             ),
             None,
         )
@@ -130,9 +141,10 @@ def usage_lines(
     if segment is not None and context.allowances is not None:
         # What was billed of a group that is no longer there is given back.
         billed = context.allowances.billed(context.subscription, charge.id, segment.part.start)
-        parts += [(group, UsageOf()) for group in sorted(billed.keys() - dict(parts).keys())]
+        if billed:
+            parts += [(group, UsageOf()) for group in sorted(billed.keys() - dict(parts).keys())]
     for group, used in parts:
-        price = charge.price_of(group_values(group))
+        price = charge.price or charge.price_of(group_values(group))
         missing = is_unpriced(price, used)
         yield (
             _usage_line(charge, None if missing else price, group, used, segment, context),
@@ -187,7 +199,7 @@ def _less(charged: Charged, billed: Decimal, exponent: int) -> Charged:
     left = round_amount(Fraction(charged.amount) - Fraction(billed), exponent)
     exact = Fraction(charged.exact) - Fraction(billed)
     words = f"{charged.description}, less {format_price(billed, exponent)} billed before"
-    return replace(charged, amount=left, exact=exact, description=words)
+    return msgspec.structs.replace(charged, amount=left, exact=exact, description=words)
 
 
 def _charged(

@@ -42,7 +42,7 @@ def whole_units(amount: Decimal, exponent: int) -> int:
     """
     scaled = amount.scaleb(exponent, _EXACT)
     units = int(scaled)
-    if units != scaled:
+    if not amount.same_quantum(_QUANTA[exponent]) and units != scaled:
         raise ValueError(f"amount must have at most {exponent} decimals (got {amount})")
     return units
 
@@ -70,6 +70,9 @@ def format_amount(amount: Decimal, exponent: int) -> str:
     """
     if not amount:
         return _ZEROS[exponent]
+    text = str(amount)
+    if text[-exponent - 1 : -exponent] == "." and "E" not in text:
+        return text
     try:
         fixed = amount.quantize(_QUANTA[exponent], context=_EXACT)
     except Inexact:
@@ -138,7 +141,8 @@ def spread_shares(numerators: Sequence[int], denominator: int) -> list[int]:
 def _by_largest_remainder(numerators: Sequence[int], denominator: int, total: int) -> list[int]:
     parts = [numerator // denominator for numerator in numerators]
     rests = [numerator % denominator for numerator in numerators]
-    by_remainder = sorted(range(len(parts)), key=lambda index: (-rests[index], index))
+    # Also the reverse order is a stable one: ties stay with the earlier part.
+    by_remainder = sorted(range(len(parts)), key=rests.__getitem__, reverse=True)
     for index in by_remainder[: total - sum(parts)]:
         parts[index] += 1
     return parts

@@ -6,9 +6,10 @@ Quantities are decimals of at most 12 places, merged already; no Beam, no wareho
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+
+import msgspec
 
 from billing.invoice import NO_GROUP
 from billing.single_events import Single, in_order
@@ -16,8 +17,7 @@ from meters.catalog import UsageCharge
 from meters.scalars import Scalar, canonical_json, parse_json
 
 
-@dataclass(frozen=True, slots=True)
-class UsageOf:
+class UsageOf(msgspec.Struct, frozen=True):
     """The usage of one meter over one segment, all groups merged.
 
     `value` is the meter's value; None where no event gave one (as for `max`
@@ -33,7 +33,7 @@ class UsageOf:
     value: Decimal | None = None
     events: int = 0
     revision: int = 0
-    groups: Mapping[tuple[str, ...], Mapping[str, UsageOf]] = field(default_factory=dict)
+    groups: Mapping[tuple[str, ...], Mapping[str, UsageOf]] = msgspec.field(default_factory=dict)
     singles: tuple[Single, ...] = ()
 
     @property

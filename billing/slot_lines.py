@@ -11,7 +11,6 @@ period settles it. Fees with `proration: none` follow a change from the next per
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
 from typing import Literal
@@ -80,7 +79,7 @@ def _so_far(
             known = used.get(charge.meter, NO_USAGE)
             for line, reason in usage_lines(charge, known, cut, context.of(cut.tariff)):
                 if line.amount:
-                    yield replace(line, service_end=usage_end(slot, cut)), reason
+                    yield line.replaced(service_end=usage_end(slot, cut)), reason
 
 
 def _plain_lines(

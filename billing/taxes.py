@@ -11,7 +11,9 @@ it to the last unit, also beside lines that give money back.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from billing.invoice import Line
 from billing.money import from_minor_units, spread_shares, whole_units
@@ -33,16 +35,16 @@ def add_taxes(
         if tax is not None:
             groups.setdefault(tax.id, (tax, []))[1].append(index)
     for tax, members in groups.values():
-        factor = _factor(tax)
+        factor = _factor(tax.rate, tax.inclusive)
         nets = [net_units(lines[index], exponent) * factor.numerator for index in members]
         for index, part in zip(members, spread_shares(nets, factor.denominator), strict=True):
             amount = from_minor_units(part, exponent)
             line = taxed[index]
-            values: dict[str, object] = {"tax_code": tax.id, "tax_rate": tax.rate, "tax": amount}
+            line = line.replaced(tax_code=tax.id, tax_rate=tax.rate, tax=amount)
             if tax.inclusive:
-                values["amount"] = line.amount - amount
-                values["description"] = f"{line.description}, tax included"
-            taxed[index] = line.replaced(**values)
+                words = f"{line.description}, tax included"
+                line = line.replaced(amount=line.amount - amount, description=words)
+            taxed[index] = line
     return tuple(taxed)
 
 
@@ -56,6 +58,7 @@ def net_units(line: Line, exponent: int) -> int:
     return units
 
 
-def _factor(tax: Tax) -> Fraction:
-    rate = Fraction(tax.rate) / 100
-    return rate / (1 + rate) if tax.inclusive else rate
+@lru_cache(maxsize=256)
+def _factor(percent: Decimal, inclusive: bool) -> Fraction:
+    rate = Fraction(percent) / 100
+    return rate / (1 + rate) if inclusive else rate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from functools import lru_cache
 
 from moneyed import CURRENCIES
 
@@ -12,6 +13,7 @@ _NEWER = {"XCG": 2, "ZWG": 2}
 _MONEY_WITH_X = {"XAF", "XCD", "XOF", "XPF"}
 
 
+@lru_cache(maxsize=1024)
 def currency_exponent(code: str) -> int:
     """How many decimals an amount in this currency has: EUR 2, JPY 0, KWD 3.
 

@@ -9,14 +9,16 @@ compared by.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from json.encoder import encode_basestring
 
 from meters.numbers import plain
 
 Scalar = str | int | Decimal | bool | None
 
 _MOST_DIGITS = 60
-_text_of = json.JSONEncoder(ensure_ascii=False).encode
+_text_of: Callable[[str], str] = encode_basestring
 
 
 def canonical_text(value: str) -> str:

@@ -11,10 +11,12 @@ invoice. Nothing is written.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
+
+from msgspec import structs
 
 from billing.customer import SlotUsage, bill_customer, due_slots
 from billing.invoice import NOTHING_COMMITTED, Committed, Invoice
@@ -155,7 +157,7 @@ def _times(usage: UsageOf, factor: Fraction) -> UsageOf:
         keys: {group: _times(each, factor) for group, each in found.items()}
         for keys, found in usage.groups.items()
     }
-    return replace(usage, value=value, groups=groups)
+    return structs.replace(usage, value=value, groups=groups)
 
 
 def _commitment(catalog: Catalog, subscription: str) -> Commitment | None:

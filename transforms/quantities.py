@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
+from msgspec import structs
 
 from billing.quantities import UsageOf, reduce_group
 from billing.single_events import Single
@@ -143,7 +144,7 @@ class Quantities:
                 }
                 for keys in _group_keys(needs[span], name)
             }
-            usage[span][name] = replace(_by_bucket(meter, found, zone), groups=groups)
+            usage[span][name] = structs.replace(_by_bucket(meter, found, zone), groups=groups)
 
     def _add_groups(
         self, spans: Sequence[UsageSpan], needs: Sequence[_Needs], usage: list[Usage]
@@ -180,7 +181,7 @@ class Quantities:
                     group: _together(meters[name], each, distinct.get(group, frozenset()))
                     for group, each in _grouped(found, keys)
                 }
-            usage[span][name] = replace(usage[span][name], groups=groups)
+            usage[span][name] = structs.replace(usage[span][name], groups=groups)
 
     def _add_carried(
         self,
@@ -207,7 +208,7 @@ class Quantities:
                     for keys in _group_keys(needs[at], meter.id)
                 }
                 if found is not None:
-                    usage[at][meter.id] = replace(found, groups=groups)
+                    usage[at][meter.id] = structs.replace(found, groups=groups)
 
     def _carried(
         self,
@@ -267,7 +268,7 @@ class Quantities:
                     singles = (*carried.singles(at, meter), *singles)
                 if singles:
                     known = usage[at].get(meter.id, UsageOf())
-                    usage[at][meter.id] = replace(known, singles=singles)
+                    usage[at][meter.id] = structs.replace(known, singles=singles)
 
     def _singles(
         self,

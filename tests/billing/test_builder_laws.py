@@ -101,7 +101,7 @@ def test_the_header_keeps_its_equations_with_discount_credit_tax_and_prepayment(
         invoice,
         currency="EUR",
         lines=tuple(
-            replace(line, amount=Decimal("100.00"), discount=one, credit=other, tax=one + other)
+            line.replaced(amount=Decimal("100.00"), discount=one, credit=other, tax=one + other)
             for line in invoice.lines
         ),
         prepaid=other,

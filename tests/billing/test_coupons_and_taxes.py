@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -209,7 +208,7 @@ def test_the_terms_of_an_invoice_are_those_of_the_catalog() -> None:
     )
     first = terms_of(catalog, acme, [], {})
     assert [each.id for each in first.coupons] == ["first"]
-    own = replace(line(1), own_tax="books")
+    own = line(1).replaced(own_tax="books")
     assert [first.tax_of(each) for each in (own, line(1))] == [catalog.taxes[1], catalog.taxes[0]]
     assert terms_of(catalog, acme, DATES[:1], {}).coupons == ()
     assert terms_of(catalog, x, [], {}).tax_of(line(1)) is None
