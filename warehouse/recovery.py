@@ -56,6 +56,7 @@ SELECT DISTINCT external_customer_id, toDateTime64(toStartOfHour(timestamp), 6, 
     AS bucket_start, 'restart' AS reason, identity_hash
 FROM events
 WHERE {_MINE} AND stored_at >= {{stored:DateTime64(6, 'UTC')}} AND timestamp < {_SINCE}
+    AND match(origin, '^(kafka|log)://')
 """
 
 
@@ -116,7 +117,10 @@ class ShardReader:
         return self.warehouse.query_arrow(_OPEN_VALUES, self._with(since=since))
 
     def unsettled(self, stored: int, until: int) -> pa.Table:
-        """Marks for events before `until` that were stored since `stored`."""
+        """Marks for events before `until` that a stream has stored since `stored`.
+
+        Whatever a file brought was counted by the backfill that read it.
+        """
         moment = from_microseconds(stored)
         return self.warehouse.query_arrow(_UNSETTLED, self._with(since=until, stored=moment))
 

@@ -27,6 +27,7 @@ from runners.repair import repair_counts
 from tests.generators import Row, write
 from tests.meters.chain import Usage, as_usage, decoded
 from transforms.counts import ROUNDED
+from transforms.kafka_messages import MessageReader
 from transforms.sources import match_files
 from warehouse import affected
 from warehouse.client import Warehouse
@@ -80,9 +81,10 @@ class Tenant:
             self.catalog, (self.url, False), tenant=self.name, customer=customer, span=span
         )
 
-    def store(self, events: Sequence[Row]) -> pa.Table:
+    def store(self, events: Sequence[Row], topic: str = "events") -> pa.Table:
         """Raw rows, as the stream writes them; returns them."""
-        table = decoded(events, f"topic/{uuid.uuid4().hex}").events
+        origin = f"{MessageReader(topic, self.name).origin(0)}/{uuid.uuid4().hex}"
+        table = decoded(events, origin).events
         column = table.schema.get_field_index("tenant_id")
         table = table.set_column(column, "tenant_id", [[self.name] * table.num_rows])
         insert_events(self.warehouse, table)

@@ -1,0 +1,56 @@
+"""A stream that was killed: what its start marks dirty in hours that are closed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from meters.catalog import Catalog
+from meters.timeline import Timeline
+from tests.generators import Row
+from tests.meters.chain import catalog_of, event, meter
+from tests.pipelines.runs import Tenant
+from transforms.kafka_client import KafkaSettings
+from transforms.log_source import log_settings
+from transforms.shard_flush import ShardWork
+from transforms.stream_options import StreamOptions
+
+CATALOG = catalog_of(meter("sum"), zone="UTC")
+CLOSED_UNTIL = "2026-01-31T12:00:00Z"
+
+
+def hour(number: int) -> list[Row]:
+    return [event(str(number), timestamp=f"2026-01-31T{number}:30:00Z", properties={"x": 1})]
+
+
+def restart(tenant: Tenant) -> None:
+    """Load the one shard as a start without state does."""
+    kafka = KafkaSettings("broker:9092", "events", "group", splits=1)
+    options = StreamOptions(uuid.uuid4().hex, tenant.name, tenant.url, kafka, shards=1)
+    ShardWork(tenant.warehouse, options, Timeline.of(tenant.catalog)).load(0)
+
+
+@pytest.fixture
+def tenant(new_tenant: Callable[[Catalog], Tenant]) -> Tenant:
+    """The stream owns what is open, as one that was killed did."""
+    made = new_tenant(CATALOG)
+    made.own(CLOSED_UNTIL)
+    return made
+
+
+@pytest.mark.parametrize("topic", ["events", log_settings().topic])
+def test_what_a_stream_stored_is_marked(tenant: Tenant, topic: str) -> None:
+    tenant.store(hour(10) + hour(13), topic)
+    restart(tenant)
+    assert tenant.dirty() == {("c", "2026-01-31T10:00:00Z", "restart")}
+
+
+def test_what_a_backfill_stored_a_moment_before_is_not_marked(tenant: Tenant) -> None:
+    tenant.backfill(hour(10) + hour(11))
+    counted = tenant.usage()
+    assert len(counted) == 2
+    restart(tenant)
+    assert tenant.dirty() == set()
+    assert tenant.usage() == counted
