@@ -19,13 +19,13 @@ from transforms.kafka_client import KafkaSettings, parse_start, read_properties
 from transforms.stream_options import StreamOptions
 
 
-def graph(tmp_path: Path) -> beam.Pipeline:
+def graph(tmp_path: Path, *, keyed: bool = True) -> beam.Pipeline:
     path = tmp_path / "catalog.yaml"
     path.write_text(CATALOG, encoding="utf-8")
     kafka = KafkaSettings("broker:9092", "events", "group", splits=3)
     options = StreamOptions("job", "default", "clickhouse://u@h:8123/db", kafka, shards=4)
     pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
-    Streaming(options, Timeline([(ALWAYS, load_catalog(str(path)))])).build(pipeline)
+    Streaming(options, Timeline([(ALWAYS, load_catalog(str(path)))]), keyed).build(pipeline)
     return pipeline
 
 
@@ -40,6 +40,26 @@ def test_the_graph_has_an_unbounded_source_and_keyed_state(tmp_path: Path) -> No
     assert payloads["Read"].restriction_coder_id
     assert set(payloads["Shards"].state_specs) >= {"nonce", "about", "pending", "cells", "seen_6"}
     assert not payloads["Read"].requests_finalization
+
+
+def test_the_stage_that_reads_has_an_output_where_state_is_not_keyed(tmp_path: Path) -> None:
+    """While a bundle of a stage without any runs, Prism 2.77 spins: its loop takes the missing
+    outputs for data that is ready, again and again (`Execute` in its stage.go).
+    """
+    found = graph(tmp_path, keyed=False).to_runner_api().components.transforms.values()
+    steps = [step for step in found if not step.subtransforms]
+    [read] = [step for step in steps if step.unique_name == "Read"]
+    [shards] = [step for step in steps if step.unique_name == "Shards"]
+    fused, outputs = [read], set[str]()
+    for step in fused:
+        for taker in steps:
+            if set(step.outputs.values()) & set(taker.inputs.values()):
+                if taker.spec.urn == "beam:transform:pardo:v1":
+                    fused.append(taker)
+                else:
+                    outputs.add(taker.spec.urn)
+    assert shards in fused
+    assert outputs == {"beam:transform:group_by_key:v1"}
 
 
 def test_options_of_dataflow_follow_behind_ours() -> None:
