@@ -39,6 +39,9 @@ meters:
   - {id: mean, event_name: call, aggregation: avg, property: tokens}
   - {id: last, event_name: call, aggregation: latest, property: tokens}
   - {id: users, event_name: call, aggregation: unique_count, property: user}
+  - {id: level, event_name: call, aggregation: weighted_sum, property: tokens}
+  - {id: read, event_name: call, aggregation: weighted_sum, level: readings, property: tokens}
+  - {id: p95, event_name: call, aggregation: percentile, percentile: 95, property: tokens}
 customers:
 """
 Message = tuple[bytes, bytes]
@@ -47,7 +50,9 @@ _ROWS = """
 SELECT external_customer_id, toString(meter) AS meter, external_subscription_id, group_key,
     toString(bucket_start) AS start, toString(bucket_end) AS end, toString(sum) AS sum,
     toString(min) AS min, toString(max) AS max, toString(latest_value) AS latest, latest_id,
-    toString(latest_at) AS latest_at, toString(meter_hash) AS meter_hash, events, distinct
+    toString(latest_at) AS latest_at, toString(moment) AS moment,
+    toString(moment_low) AS moment_low, toString(points) AS points,
+    toString(meter_hash) AS meter_hash, events, distinct
 FROM (SELECT * FROM usage FINAL WHERE events > 0) AS u
 LEFT JOIN (
     SELECT external_customer_id, meter, external_subscription_id, group_key, bucket_start,
