@@ -1,6 +1,6 @@
 """`beammeter demo`: a month of events, from files through usage to invoices.
 
-    write catalog and events -> backfill -> usage -> bill, finalize -> what to try next
+    write catalog and events -> backfill -> usage -> bill, finalize, document -> what to try next
 
 Everything is in one folder, and runs in this process on the embedded warehouse. The
 events are the same each time, so a second run in the same folder prints the same and
@@ -30,10 +30,11 @@ from meters.reading import UsageCell, read_usage
 from meters.usage import from_stored
 from runners import tables
 from runners.backfill import backfill_counts
-from runners.bills import bill_invoices
+from runners.bills import Document, bill_invoices
 from runners.cli_options import EMBEDDED
 from runners.commands import Url, open_warehouse
 from runners.demo_events import demo_files
+from runners.explained import page, to_pdf
 from runners.finalize import Finalizing, finalize_invoices
 from runners.journals import journal_url
 from runners.output import Format, notice, print_json, print_table
@@ -42,6 +43,7 @@ from warehouse import queries
 TENANT = "default"
 CATALOG = "catalog.yaml"
 EVENTS = "events"
+INVOICES = "invoices"
 AS_OF = datetime(2026, 11, 1, 4, tzinfo=UTC)
 """When October 2026 has ended for every customer: midnight in New York."""
 
@@ -79,6 +81,10 @@ TRY = (
         " --customer acme",
     ),
     (
+        "How each amount of the final invoice came about",
+        "beammeter explain --invoice US-2026-0001",
+    ),
+    (
         "All invoices; and whether what is final is what was committed",
         "beammeter invoice list",
         "beammeter invoice verify",
@@ -87,6 +93,10 @@ TRY = (
         "Change a price in catalog.yaml, check it, and bill again",
         "beammeter validate --catalog catalog.yaml",
         "beammeter bill --catalog catalog.yaml --as-of 2026-11-01T04:00:00Z",
+    ),
+    (
+        "Events over HTTP and a dashboard; the key to sign in is in beammeter-keys.json.first",
+        "beammeter serve --catalog catalog.yaml",
     ),
 )
 
@@ -119,6 +129,7 @@ def run_demo(folder: Path, form: Format) -> None:
     )
     invoices = bill_invoices(catalog, url, journal, as_of=AS_OF, tenant=TENANT)
     invoices.sort(key=lambda each: each["status"] == "finalized")
+    written = _write_documents(folder, url, invoices[-1])
     if form == "json":
         rows = [cell.to_dict() for cell in usage]
         print_json({"counts": counts, "usage": rows, "invoices": invoices})
@@ -127,7 +138,7 @@ def run_demo(folder: Path, form: Format) -> None:
     _show_usage(catalog, usage)
     _heading("Invoices: every period that had ended by 1 November 2026, the last one finalized")
     tables.show_invoices(invoices, form)
-    _show_next(folder)
+    _show_next(folder, written)
 
 
 def _write_files(folder: Path) -> None:
@@ -144,6 +155,21 @@ def _write_files(folder: Path) -> None:
         if path.exists():
             notice(f"{path} was changed: the demo writes it anew")
         path.write_bytes(content)
+
+
+def _write_documents(folder: Path, url: Url, invoice: Document) -> list[str]:
+    """Write an invoice as a page and, where PDF can be made here, as PDF; returns their names."""
+    with open_warehouse(url) as warehouse:
+        html = page(str(folder / CATALOG), warehouse, TENANT, invoice, None)
+    written = {f"{INVOICES}/{invoice['number']}.html": html.encode()}
+    try:
+        written[f"{INVOICES}/{invoice['number']}.pdf"] = to_pdf(html)
+    except ConfigurationError as error:
+        notice(f"the invoice is written as a page alone: {error}")
+    (folder / INVOICES).mkdir(exist_ok=True)
+    for name, content in written.items():
+        (folder / name).write_bytes(content)
+    return list(written)
 
 
 def _usage(catalog: Catalog, url: Url) -> list[UsageCell]:
@@ -194,7 +220,7 @@ def _show_usage(catalog: Catalog, usage: Iterable[UsageCell]) -> None:
     print_table(rows, {name: name for name in columns}, right=["value"])
 
 
-def _show_next(folder: Path) -> None:
+def _show_next(folder: Path, documents: Iterable[str]) -> None:
     _heading("What to try next")
     if shutil.which("beammeter") is None:
         click.echo(f"  export PATH={_shown(Path(sys.executable).parent)}:$PATH")
@@ -209,9 +235,11 @@ def _show_next(folder: Path) -> None:
         f"{EVENTS}/": "the events as they came",
         f"{EMBEDDED}/": "the embedded ClickHouse: events, usage, quarantine, invoices",
         f"{EMBEDDED}{BESIDE}": "the journal of final invoices",
+        **dict.fromkeys(documents, "the final invoice, for its customer"),
     }
+    width = max(len(str(folder / name)) for name in places) + 2
     for name, what in places.items():
-        click.echo(f"  {folder / name!s:<36} {what}")
+        click.echo(f"  {folder / name!s:<{width}}{what}")
 
 
 def _shown(path: Path) -> str:

@@ -51,7 +51,7 @@ def main() -> int:
     if sys.version_info < OLDEST:
         return again_with_newer_python()
     os.chdir(ROOT)
-    set_up("" if given.command == "demo" else "dev")
+    set_up("pdf" if given.command == "demo" else "dev")
     if given.command == "demo":
         return run("beammeter", "demo")
     if given.command == "test":
