@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from runners.cli_options import common, kafka_properties, warehouse_url
+from runners.cli_options import common, journal_option, kafka_properties, warehouse_url
 
 KEYS = "beammeter-keys.json"
 """The file of API keys where none is given."""
@@ -64,6 +64,7 @@ def key_path(given: str | None) -> Path:
 @click.option(
     "--events-rate", type=click.FloatRange(0, min_open=True), help="Events a second by key."
 )
+@journal_option
 def serve(
     catalog: str | None, clickhouse: str | None, key_file: str | None, **options: Any
 ) -> None:

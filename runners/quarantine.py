@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
 from meters.scalars import canonical_json, parse_json
@@ -37,6 +39,7 @@ _ROWS = (
 _SHOWN = ("quarantined_at", "reason", "meter", "origin", "origin_row", "detail")
 _COUNTS = ("reason", "meter", "rows", "first", "last")
 _TIMES = ("quarantined_at", "first", "last")
+_REPAIRED = ("resolved", "kept_open", "rows", "tombstones")
 
 
 def run_quarantine(
@@ -73,19 +76,32 @@ def run_replay(
     catalog = load_catalog(path)
     check_span(chosen.from_time, chosen.to_time)
     corrected = {} if fix is None else _corrections(fix)
+    counts = replay_counts(catalog, url, chosen, corrected, tenant=tenant, runner=runner)
+    if counts["kept_open"]:
+        notice(
+            f"marks that stay open: {counts['kept_open']:,}. The stream owns their hours: "
+            "`beammeter repair` counts them when it has closed these"
+        )
+    tables.show_facts(counts, form)
+
+
+def replay_counts(
+    catalog: Catalog,
+    url: Url,
+    chosen: Selection,
+    corrected: Mapping[Place, str],
+    *,
+    tenant: str,
+    runner: str = "direct",
+) -> dict[str, int]:
+    """Replay what is selected, repair what it marks, and return the counts of both."""
     totals: Counter[str] = Counter(asdict(Replayed()))
     with open_warehouse(url) as warehouse:
         replay = Replay(warehouse, tenant, timeline_for(warehouse, tenant, catalog))
         for page in open_pages(warehouse, tenant, chosen, PAGE):
             totals.update(asdict(replay.replay(page, corrected)))
     repaired = repair_counts(catalog, url, tenant=tenant, runner=runner)
-    if repaired["kept_open"]:
-        notice(
-            f"marks that stay open: {repaired['kept_open']:,}. The stream owns their hours: "
-            "`beammeter repair` counts them when it has closed these"
-        )
-    kept = ("resolved", "kept_open", "rows", "tombstones")
-    tables.show_facts({**totals, **{name: repaired[name] for name in kept}}, form)
+    return {**totals, **{name: repaired[name] for name in _REPAIRED}}
 
 
 def _corrections(path: str) -> dict[Place, str]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 
+from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import BeammeterError
+from runners.bills import close
 from runners.cli_options import catalog_path
 from runners.commands import Url, open_warehouse, remember
+from runners.journals import JournalUrl, existing_journal, journal_url
 from runners.local_stream import LocalStream
 from runners.output import notice
+from runners.quarantine import replay_counts
 from service.app import create_app
 from service.context import Service, now
 from service.health import Monitor
@@ -49,6 +54,7 @@ class ServeCommand:
     spool_gib: float
     requests_rate: float | None
     events_rate: float | None
+    journal: str | None
 
 
 def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand) -> None:
@@ -67,7 +73,15 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
     catalog = load_catalog(catalog_path(path))
     with open_warehouse(url) as warehouse, ExitStack() as stack:
         waiting = _kafka_lag(command) if command.bootstrap is not None else None
-        service = Service(settings, keys, catalog, warehouse, lag=waiting or (lambda: None))
+        service = Service(
+            settings,
+            keys,
+            catalog,
+            warehouse,
+            lag=waiting or (lambda: None),
+            journal=_journals(journal_url(command.journal, url[0]), warehouse, command.tenant),
+            replay=partial(replay_counts, catalog, url, tenant=command.tenant),
+        )
         if command.bootstrap is not None:
             remember(warehouse, command.tenant, catalog)
             sink = stack.enter_context(_kafka(command, settings.limits))
@@ -83,6 +97,22 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
             )
         first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
+
+
+def _journals(
+    url: JournalUrl | None, warehouse: Warehouse, tenant: str
+) -> Callable[[], AbstractContextManager[Journal | None]]:
+    """Opens the journal for one request; it may come to be while the server runs."""
+
+    @contextmanager
+    def opened() -> Iterator[Journal | None]:
+        found = existing_journal(url, warehouse, tenant)
+        try:
+            yield found
+        finally:
+            close(found)
+
+    return opened
 
 
 def _intake(sink: Sink, settings: Settings) -> Intake:

@@ -15,6 +15,7 @@ from service import (
     dashboard_routes,
     ingest_routes,
     pipeline_routes,
+    quarantine_routes,
     usage_routes,
 )
 from service.access import anyone
@@ -42,6 +43,7 @@ def routers(service: Service) -> Sequence[APIRouter]:
     if service.warehouse is not None:
         found += [
             pipeline_routes.router,
+            quarantine_routes.router,
             usage_routes.router,
             bill_routes.router,
             dashboard_routes.router,

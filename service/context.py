@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
 
 from fastapi import Request
 
+from journal.journal import Journal
 from meters.catalog import Catalog
 from service.bodies import Room
 from service.health import Monitor
@@ -19,7 +21,12 @@ from service.metrics import Metrics
 from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
+from transforms.replay import Place
 from warehouse.client import Warehouse
+from warehouse.quarantine import Selection
+
+Replaying = Callable[[Selection, Mapping[Place, str]], Mapping[str, int]]
+"""Replays what is selected, with corrected payloads by origin and row; gives the counts."""
 
 
 def now() -> datetime:
@@ -33,7 +40,9 @@ class Service:
 
     A server that only takes events may have no catalog and no warehouse, and then no monitor.
     With `only_tenant` it takes those of one tenant, as its own pipeline works for that one alone.
-    `lag` says how many events wait to be read, where that can be known.
+    `lag` says how many events wait to be read, where that can be known. `journal` opens the
+    journal for a request, or gives None where nothing is final. `replay` tries again what
+    was refused.
     """
 
     settings: Settings
@@ -48,6 +57,8 @@ class Service:
     answers: Answers = field(default_factory=Answers)
     sessions: Sessions = field(default_factory=Sessions)
     lag: Callable[[], int | None] = lambda: None
+    journal: Callable[[], AbstractContextManager[Journal | None]] = nullcontext
+    replay: Replaying | None = None
 
     def __post_init__(self) -> None:
         if self.warehouse is not None and self.monitor is None:

@@ -23,7 +23,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from meters.errors import Rejected, WarehouseUnavailable
+from meters.errors import JournalUnavailable, Rejected, WarehouseUnavailable
 
 _LOG = logging.getLogger(__name__)
 _PROBLEM = "application/problem+json"
@@ -116,6 +116,7 @@ def add_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _wrong_parameters)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(WarehouseUnavailable, _no_warehouse)
+    app.add_exception_handler(JournalUnavailable, _no_journal)
     app.add_exception_handler(Exception, _failed)
 
 
@@ -150,6 +151,11 @@ async def _wrong_parameters(request: Request, error: Exception) -> Response:
 
 async def _no_warehouse(request: Request, error: Exception) -> Response:
     return answer(unavailable(f"the warehouse is away: {error}", after=5), request)
+
+
+async def _no_journal(request: Request, error: Exception) -> Response:
+    del error
+    return answer(unavailable("the journal of final invoices is away", after=5), request)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

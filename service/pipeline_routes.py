@@ -1,8 +1,7 @@
-"""The pipeline over HTTP: what arrives, how it is, one event's way, and what was refused."""
+"""The pipeline over HTTP: what arrives, how it is, and one event's way."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -10,20 +9,16 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from meters.catalog import Catalog
-from meters.errors import Rejected
 from meters.scalars import parse_json
 from meters.timestamps import format_instant
-from meters.zones import from_microseconds, microseconds
 from service.access import Caller, allowed, anyone
 from service.answers import json_answer, shown
 from service.context import Service, now, service_of
-from service.cursors import no_cursor, read_cursor, write_cursor
 from service.errors import ApiError
 from service.metrics import CONTENT_TYPE
-from service.reader import MOST_TEXT, Reads, ago, wrong
+from service.reader import MOST_TEXT, Reads, ago
 from service.trace import trace
 from warehouse.pulse import COUNTS, counts_by_second, newest_events
-from warehouse.quarantine import Refused, Selection, newest_open
 
 router = APIRouter(tags=["pipeline"])
 health = APIRouter(tags=["health"])
@@ -99,45 +94,6 @@ def traced(
     if not found:
         raise ApiError(404, "not_found", f"no event has the id {event_id!r}")
     return json_answer({"id": event_id, "items": found})
-
-
-@router.get("/v1/quarantine")
-def quarantine(
-    read: Reads,
-    reason: Name | None = None,
-    origin: Name | None = None,
-    customer: Name | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(max_length=4096)] = None,
-) -> Response:
-    """What was refused, the newest first, with counts of everything by reason."""
-    rows = newest_open(
-        read.warehouse,
-        read.tenant,
-        Selection(reason=reason, origin=origin, customer=customer),
-        limit=limit + 1,
-        after=None if cursor is None else _key(cursor),
-    ).to_pylist()
-    items = [shown(row) for row in rows[:limit]]
-    following = _cursor(rows[limit - 1]) if len(rows) > limit else None
-    return json_answer({"items": items, "next_cursor": following})
-
-
-def _cursor(row: Mapping[str, Any]) -> str:
-    at = str(microseconds(row["quarantined_at"]))
-    key = [at, row["origin"], str(row["origin_row"]), row["meter"], row["reason"]]
-    return write_cursor(key)
-
-
-def _key(cursor: str) -> Refused:
-    try:
-        at, origin, row, meter, reason = read_cursor(cursor, 5)
-        number = int(row)
-        if abs(number) >= 2**63:
-            raise no_cursor(cursor)
-        return from_microseconds(int(at)), origin, number, meter, reason
-    except (Rejected, ValueError, OverflowError):
-        raise wrong("cursor", cursor, "the next_cursor of a page") from None
 
 
 @router.get("/v1/catalog")

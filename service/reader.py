@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends
 
+from journal.journal import Journal
 from meters.catalog import Catalog
-from meters.errors import Rejected
+from meters.errors import ConfigurationError, Rejected
 from meters.scalars import canonical_json, is_json, parse_json
 from meters.timestamps import END_OF_TIME, FIRST_INSTANT, parse_timestamp
 from meters.zones import zone_info
@@ -31,11 +33,23 @@ class Reader:
     caller: Caller
     catalog: Catalog
     warehouse: Warehouse
+    open_journal: Callable[[], AbstractContextManager[Journal | None]]
 
     @property
     def tenant(self) -> str:
         """Whose data is read."""
         return self.caller.tenant
+
+    @contextmanager
+    def journal(self) -> Iterator[Journal | None]:
+        """The journal while the body runs; None where nothing is final. Raises 503."""
+        with ExitStack() as stack:
+            try:
+                opened = stack.enter_context(self.open_journal())
+            except ConfigurationError:
+                detail = "this server must know the journal of the warehouse's final invoices"
+                raise ApiError(503, "no_journal", detail) from None
+            yield opened
 
 
 async def reader(
@@ -58,7 +72,7 @@ def _reader(caller: Caller, service: Service) -> Reader:
     caller.check_tenant(service.settings.tenant)
     if service.catalog is None or service.warehouse is None:
         raise ApiError(503, "no_warehouse", "this server takes events and has no warehouse")
-    return Reader(caller, service.catalog, service.warehouse)
+    return Reader(caller, service.catalog, service.warehouse, service.journal)
 
 
 Reads = Annotated[Reader, Depends(reader)]

@@ -190,14 +190,19 @@ ROUTES = {
     "/v1/invoices": "customer subscription status ending_by limit cursor",
     "/v1/live": "seconds customer limit",
     "/v1/events/trace": "id customer",
-    "/v1/quarantine": "reason origin customer limit cursor",
+    "/v1/quarantine": "reason meter origin customer limit cursor",
+    "/v1/invoices/preview": "customer as_of",
+    "/v1/invoices/none/explanation": "language",
+    "/v1/customers/acme/credits": "at",
+    "/v1/customers/acme/periods": "at",
 }
+NEEDED = {"/v1/events/trace": {"id": "e1"}, "/v1/invoices/preview": {"customer": "acme"}}
 
 
 @pytest.mark.parametrize("path", ROUTES)
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_parameter_is_a_statement(world: World, path: str, text: str) -> None:
-    needed = {"id": "e1"} if path.endswith("trace") else {}
+    needed = NEEDED.get(path, {})
     for name in ROUTES[path].split(" "):
         got = world.get(path, **{**needed, name: text})
         assert got.status_code in (200, 400, 404, 422), (name, got.text)
@@ -209,18 +214,20 @@ def test_no_parameter_is_a_statement(world: World, path: str, text: str) -> None
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_no_path_is_a_statement(world: World, text: str) -> None:
-
+    name = quote(text, safe="")
     for path in (
-        f"/v1/invoices/{quote(text, safe='')}",
-        f"/v1/customers/{quote(text, safe='')}/periods",
+        f"/v1/invoices/{name}",
+        f"/v1/invoices/{name}/explanation",
+        f"/v1/customers/{name}/periods",
+        f"/v1/customers/{name}/credits",
     ):
         assert world.get(path).status_code in (400, 404, 422)
 
 
 def test_the_key_of_another_tenant_sees_nothing(world: World) -> None:
     other = world.key("admin", tenant="somebody-else")
-    for path in [*ROUTES, "/v1/status", "/v1/catalog", "/v1/customers/acme/periods"]:
-        got = world.get(path, key=other, id="e1")
+    for path in [*ROUTES, "/v1/status", "/v1/catalog"]:
+        got = world.get(path, key=other, id="e1", customer="acme")
         assert (got.status_code, got.json()["code"]) == (403, "wrong_tenant"), path
 
 
