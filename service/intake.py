@@ -2,9 +2,9 @@
 
     requests --gathered--> rules of the event, once for all --> records --> sink --> answers
 
-What waits in the event loop is checked together, since the rules are columnar: a hundred
-requests with one event each cost little more than one. What would be quarantined for its
-shape is refused here, by the same code.
+Events of the usual form need no more than a look (`meters.plain_events`). Of all others that
+wait in the event loop columns are made, since the rules are columnar: what would be
+quarantined for its shape is refused here, by the same code.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from meters.decode import IDS, SUBSCRIPTION, refusals
 from meters.errors import Rejected
 from meters.event import INSTANT
+from meters.plain_events import is_plain
 from meters.property_columns import PropertyColumns
 from meters.timestamps import format_instant
 from meters.zones import from_microseconds
@@ -81,6 +82,7 @@ class Intake:
         self._sink = sink
         self._limits = limits
         self._pending: list[_Request] = []
+        self._waiting = 0
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._properties = PropertyColumns([])
@@ -100,8 +102,7 @@ class Intake:
 
     def refusal(self, count: int = 1) -> str | None:
         """Why events cannot be taken now; None where they can."""
-        waiting = sum(len(request.items.found) for request in self._pending)
-        return self._sink.refusal(waiting + count)
+        return self._sink.refusal(self._waiting + count)
 
     async def take(
         self,
@@ -127,6 +128,7 @@ class Intake:
                 event.event_id = taken.made[place] = made
         future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
         self._pending.append(_Request(tenant, items, names or {}, whole, future, taken))
+        self._waiting += len(items.found)
         self._wake.set()
         return await future
 
@@ -137,6 +139,7 @@ class Intake:
             await asyncio.sleep(0)
             self._wake.clear()
             requests, self._pending = self._pending, []
+            self._waiting = 0
             try:
                 self._hand_on(requests)
             except Exception as error:
@@ -146,8 +149,10 @@ class Intake:
 
     def _hand_on(self, requests: Sequence[_Request]) -> None:
         now = time.time_ns() // 1000
-        clock = format_instant(from_microseconds(now))
-        wrong = self._wrong([event for r in requests for event in r.items.found], now, clock)
+        received = from_microseconds(now)
+        clock = format_instant(received)
+        every = [event for request in requests for event in request.items.found]
+        wrong = self._wrong(every, received, clock)
         start = 0
         for request in requests:
             events = request.items.found
@@ -187,26 +192,30 @@ class Intake:
 
         self._sink.write(records, now).add_done_callback(settled)
 
-    def _wrong(self, events: Sequence[Event], now: int, clock: str) -> dict[int, Rejected]:
+    def _wrong(
+        self, events: Sequence[Event], received: datetime, clock: str
+    ) -> dict[int, Rejected]:
         """Which events break a rule, and how."""
-        if not events:
+        places = [n for n, event in enumerate(events) if not _is_plain(event, received)]
+        if not places:
             return {}
+        asked = [events[place] for place in places]
         columns = {
-            name: pa.array([getattr(event, name) for event in events], pa.string())
+            name: pa.array([getattr(event, name) for event in asked], pa.string())
             for name in _TEXTS
         }
-        times = [event.timestamp or clock for event in events]
+        times = [event.timestamp or clock for event in asked]
         columns["timestamp"] = pa.array(times, pa.string())
-        columns["ingested_at"] = pa.array(np.full(len(events), now)).cast(INSTANT)
+        columns["ingested_at"] = pa.array([received] * len(asked), INSTANT)
         found = refusals(pa.table(columns))
-        found_texts = [bytes(_properties(event)) for event in events]
+        found_texts = [bytes(_properties(event)) for event in asked]
         texts = pa.array(found_texts, pa.binary()).cast(pa.string())
         _, bad = self._properties.read(texts)
-        for place, cause in bad.items():
-            text = texts[place].as_py()
+        for number, cause in bad.items():
+            text = texts[number].as_py()
             rejected = Rejected("invalid_json", "properties", text, f"a JSON object ({cause})")
-            found.setdefault(place, rejected)
-        return found
+            found.setdefault(number, rejected)
+        return {places[number]: rejected for number, rejected in found.items()}
 
     def _too_large(self, request: _Request, place: int, value: bytes) -> Fault:
         most = self._limits.event
@@ -216,6 +225,12 @@ class Intake:
 
 def _properties(event: Event) -> msgspec.Raw:
     return _NO_PROPERTIES if is_missing(event.properties) else event.properties
+
+
+def _is_plain(event: Event, received: datetime) -> bool:
+    ids = event.event_id, event.event_name, event.external_customer_id
+    subscription, at = event.external_subscription_id, event.timestamp or None
+    return is_plain(ids, subscription, at, _properties(event), received)
 
 
 def _value(event: Event, clock: str) -> bytes:
