@@ -37,13 +37,6 @@ class _Request:
         self.began = now
         self.written = Written()
 
-    def settled(self, place: int, error: KafkaError | None, _message: object) -> None:
-        """One record is durable, or is not known to be."""
-        if error is not None:
-            self.written.failed.append(place)
-            self.written.reason = error.str()
-        self.left -= 1
-
 
 class KafkaSink:
     """One producer for one topic."""
@@ -53,8 +46,9 @@ class KafkaSink:
         self._limits = limits
         self._fatal = False
         self._producer = self._connect()
-        self._open: dict[int, _Request] = {}
-        self._number = 0
+        self._open: dict[_Request, None] = {}
+        self._unsent: list[dict[str, Any]] = []
+        self._done: list[_Request] = []
         self._waiting = 0
         self._busy = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -87,7 +81,7 @@ class KafkaSink:
         """Too much waits, or the broker has not answered for a while."""
         if self._waiting + count > self._limits.waiting:
             return f"{self._waiting} events wait for the broker already"
-        oldest = next(iter(self._open.values()), None)
+        oldest = next(iter(self._open), None)
         if oldest is not None and time.monotonic() - oldest.began > _STALL_SECONDS:
             return "the broker does not answer"
         return None
@@ -95,29 +89,46 @@ class KafkaSink:
     def write(self, records: Sequence[Record], _at: int) -> asyncio.Future[Written]:
         """Hand the records to the producer; the future is done when all are settled.
 
-        The time of receipt is in the records; Kafka's own is that of sending.
+        The time of receipt is in the records; Kafka's own is that of sending. What comes at
+        the same time is handed over at once, which costs the producer less.
         """
-        future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Written] = loop.create_future()
         request = _Request(len(records), future, time.monotonic())
-        settled = request.settled
-        messages = [
-            {"key": key, "value": value, "callback": partial(settled, place)}
+        settled = self._settled
+        if not self._unsent:
+            loop.call_soon(self._send)
+        self._unsent += [
+            {"key": key, "value": value, "callback": partial(settled, request, place)}
             for place, (key, value) in enumerate(records)
         ]
-        try:
-            queued = self._producer.produce_batch(self._settings.topic, messages)
-        except (KafkaException, BufferError) as error:
-            future.set_result(Written(list(range(len(records))), str(error)))
-            return future
-        if queued < len(messages):
-            for place, message in enumerate(messages):
-                if isinstance(refused := message.get("_error"), KafkaError):
-                    request.settled(place, refused, None)
-        self._number += 1
-        self._open[self._number] = request
+        self._open[request] = None
         self._waiting += len(records)
         self._busy.set()
         return future
+
+    def _send(self) -> None:
+        messages, self._unsent = self._unsent, []
+        try:
+            queued = self._producer.produce_batch(self._settings.topic, messages)
+        except (KafkaException, BufferError) as error:
+            for message in messages:
+                message["callback"](error, None)
+            return
+        if queued < len(messages):
+            for message in messages:
+                if (refused := message.get("_error")) is not None:
+                    message["callback"](refused, None)
+
+    def _settled(self, request: _Request, place: int, error: object, _message: object) -> None:
+        """One record is durable, or is not known to be."""
+        if error is not None:
+            request.written.failed.append(place)
+            request.written.reason = error.str() if isinstance(error, KafkaError) else str(error)
+        self._waiting -= 1
+        request.left -= 1
+        if not request.left:
+            self._done.append(request)
 
     async def close(self) -> None:
         """Wait for the answers of the broker, at most as long as one may take."""
@@ -141,14 +152,12 @@ class KafkaSink:
                 await asyncio.sleep(_POLL_SECONDS)
 
     def _settle(self) -> None:
-        done = [number for number, request in self._open.items() if request.left <= 0]
-        for number in done:
-            request = self._open.pop(number)
+        done, self._done = self._done, []
+        for request in done:
+            del self._open[request]
             request.written.failed.sort()
             if not request.future.done():
                 request.future.set_result(request.written)
-        if done:
-            self._waiting = sum(request.left for request in self._open.values())
         if self._fatal:
             self._renew()
 
