@@ -21,6 +21,7 @@ from service import (
 from service.access import anyone
 from service.context import Service
 from service.errors import add_handlers
+from service.front import Front
 from service.metrics import CountRequests
 from service.request_ids import RequestIds
 
@@ -76,6 +77,7 @@ def create_app(service: Service) -> FastAPI:
     async def openapi() -> dict[str, object]:
         return app.openapi()
 
+    app.add_middleware(Front, service=service)
     app.add_middleware(CountRequests, metrics=service.metrics)
     app.add_middleware(RequestIds)
     return app

@@ -23,6 +23,7 @@ from service.event_formats import CLOUD_NAMES, LAGO_NAMES, Event
 from service.idempotency import Repeated, key_of
 from service.intake import Taken
 from service.json_shapes import Items
+from service.keys import Right
 
 router = APIRouter(tags=["events"])
 
@@ -35,7 +36,10 @@ _ENCODE = msgspec.json.Encoder().encode
 _MORE = 100
 """Faults that one answer tells in full."""
 
-Writer = Annotated[Caller, Depends(allowed("write"))]
+RIGHT: Right = "write"
+"""What a key must be allowed to do for all of these routes."""
+
+Writer = Annotated[Caller, Depends(allowed(RIGHT))]
 Served = Annotated[Service, Depends(service_of)]
 
 

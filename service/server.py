@@ -6,6 +6,7 @@ once requests that have begun are answered.
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -48,6 +49,9 @@ def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> No
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = uvicorn.Server(config)
+    # What was made at the start stays for good: looking through it would stop all requests.
+    gc.collect()
+    gc.freeze()
     notice(f"listening at http://{shown}:{port}")
     with bound, _leaving_quietly():
         try:
