@@ -153,8 +153,11 @@ class Allowances:
         self._positions = {k: v for k, v in self._positions.items() if k[0] != slot.subscription}
 
     def state(self) -> str:
-        """What is used of entitlements and what rolls over, as JSON text; `''`: nothing."""
-        if not self._taken and not any(self._rolled.values()):
+        """What is used of entitlements, rolls over and was billed of periods that go on.
+
+        As JSON text; `''`: nothing.
+        """
+        if not self._taken and not self._billed and not any(self._rolled.values()):
             return ""
         taken = [
             [name, format_instant(at), str(units)] for (name, at), units in self._taken.items()
@@ -163,16 +166,22 @@ class Allowances:
             [*key, [[str(batch.units), batch.periods] for batch in batches]]
             for key, batches in self._rolled.items()
         ]
+        billed = [
+            [owner, charge, None if start is None else format_instant(start), group, str(amount)]
+            for (owner, charge, start), groups in self._billed.items()
+            for group, amount in groups.items()
+        ]
         return canonical_json(
             {
                 "taken": sorted(taken),
                 "rolled": sorted(rolled, key=canonical_json),
+                "billed": sorted(billed, key=canonical_json),
             }
         )
 
     def restore(self, state: str, subscription: str) -> None:
         """Go on from the `state` after an invoice of a subscription."""
-        kept: Any = parse_json(state) if state else {"taken": [], "rolled": []}
+        kept: Any = parse_json(state) if state else {"taken": [], "rolled": [], "billed": []}
         for name, at, units in kept["taken"]:
             self._taken[name, datetime.fromisoformat(at)] = Fraction(units)
         self._rolled = {k: v for k, v in self._rolled.items() if k[0] != subscription}
@@ -180,3 +189,8 @@ class Allowances:
             if owner == subscription:
                 found = [_Batch(Fraction(units), periods) for units, periods in batches]
                 self._rolled[owner, charge, group] = found
+        self._billed = {k: v for k, v in self._billed.items() if k[0] != subscription}
+        for owner, charge, start, group, amount in kept.get("billed", ()):
+            if owner == subscription:
+                at = None if start is None else datetime.fromisoformat(start)
+                self._billed.setdefault((owner, charge, at), {})[group] = Decimal(amount)

@@ -18,7 +18,7 @@ from billing.allowances import Allowances
 from billing.builder import build_invoice
 from billing.commitments import Commitments
 from billing.credits import after, opening
-from billing.invoice import NOTHING_COMMITTED, Committed, Invoice, Line, Status
+from billing.invoice import NOTHING_COMMITTED, Chain, Committed, Invoice, Line, Status
 from billing.past import NO_PAST, Past
 from billing.quantities import UsageOf
 from billing.slots import Slot, begun, due
@@ -44,8 +44,9 @@ def bill_customer(
 
     `slots` must be all of the customer's until some date, with their tariffs: what an
     invoice finds of coupons and credits depends on those before it. Slots of a period
-    that goes on (`billing.thresholds.candidates`) give an invoice only where a threshold is
-    reached. Slots whose invoice is final in the `past` need no usage and give no invoice;
+    that goes on (`billing.thresholds.candidates`; of one whose invoice is not final yet) give
+    an invoice only where a threshold is reached. Slots whose invoice is final in the `past`,
+    and those of its `billing.thresholds.final_parts`, need no usage and give no invoice;
     others go on from there. One that cannot become final, beside what it was finalized
     with, is held.
     """
@@ -54,7 +55,6 @@ def bill_customer(
     dates: dict[str, list[datetime]] = {}
     balances: dict[str, Decimal] | None = None
     allowances: Allowances | None = None
-    passed: dict[str, int] = {}
     numbers: dict[str, int] = {}
     for slot, usage in sorted(slots, key=lambda each: _order(each[0])):
         grants = catalog.grants_by_customer.get(slot.customer, ())
@@ -63,19 +63,24 @@ def bill_customer(
         if allowances is None:
             shared = catalog.entitlements_by_customer.get(slot.customer, ())
             allowances = Allowances(shared, slot.time_zone)
-        slot = past.slot(slot, tenant)
         earlier = dates.setdefault(slot.subscription, [])
+        if slot.until is not None and not slot.sequence:
+            if past.is_billed(slot):
+                continue
+            slot = replace(slot, sequence=1 + numbers.get(slot.subscription, 0))
+        slot = past.slot(slot, tenant)
         final = past.final.get(slot.invoice_id(tenant)) if past.final else None
         if final is not None:
             committed[slot.subscription] = final.committed
             allowances.restore(final.allowances, slot.subscription)
-            earlier.append(slot.billing_date)
+            if slot.until is not None:
+                numbers[slot.subscription] = slot.sequence
+            else:
+                numbers.pop(slot.subscription, None)
+                earlier.append(slot.billing_date)
             continue
         if slot.subscription not in tariffs:
             tariffs[slot.subscription] = tariffs_of(catalog, slot.subscription)
-        number = 1 + numbers.get(slot.subscription, 0)
-        if slot.until is not None:
-            slot = replace(slot, sequence=number)
         invoice = build_invoice(
             slot,
             catalog.plans_by_id[slot.plan],
@@ -92,20 +97,20 @@ def bill_customer(
         if slot.until is not None:
             thresholds = catalog.plans_by_id[slot.plan].thresholds
             lines = [_as_priced(catalog, line) for line in invoice.lines]
-            cost = sum((line.amount for line in lines), Decimal(0))
-            cost += allowances.billed_in_all(slot.subscription)
-            count = reached(thresholds, cost)
-            if count <= passed.get(slot.subscription, 0):
+            before = allowances.billed_in_all(slot.subscription)
+            cost = sum((line.amount for line in lines), before)
+            if reached(thresholds, cost) <= reached(thresholds, before):
                 continue
-            passed[slot.subscription], numbers[slot.subscription] = count, number
+            numbers[slot.subscription] = slot.sequence
             for line in lines:
                 allowances.bill(line)
         elif slot.arrears is not None:
-            passed.pop(slot.subscription, None)
             numbers.pop(slot.subscription, None)
         left = allowances.state()
-        if left:
-            invoice = replace(invoice, allowances=left)
+        chain = _chain(catalog, slot, invoice)
+        if left or chain:
+            within = slot.until is not None
+            invoice = replace(invoice, allowances=left, chain=chain, within=within)
         committed[slot.subscription] = invoice.committed
         if slot.until is None:
             earlier.append(slot.billing_date)
@@ -115,6 +120,20 @@ def bill_customer(
             was = "held" if status == "draft" else status
             invoice = replace(invoice, status=was, hold_reason=held)
         yield invoice
+
+
+def _chain(catalog: Catalog, slot: Slot, invoice: Invoice) -> Chain:
+    """Which later invoices go on from what an invoice has left."""
+    if catalog.entitlements_by_customer.get(slot.customer):
+        return "customer"
+    entry = catalog.subscriptions_by_id[slot.subscription]
+    commitment = entry.commitment or catalog.plans_by_id[entry.plan].commitment
+    goes_on = invoice.committed != NOTHING_COMMITTED
+    if commitment is not None and (commitment.period == "year" or goes_on):
+        return "subscription"
+    if any(cut.tariff is not None and cut.tariff.rolls_over for cut in slot.cuts):
+        return "subscription"
+    return "" if slot.until is None else "period"
 
 
 def _as_priced(catalog: Catalog, line: Line) -> Line:
@@ -157,5 +176,6 @@ def begun_slots(catalog: Catalog, subscription: str, as_of: datetime) -> list[Sl
     return list(begun(entry, plan, customer, as_of, tariffs_of(catalog, subscription)))
 
 
-def _order(slot: Slot) -> tuple[datetime, str, bytes, int]:
-    return slot.billing_date, slot.currency, slot.subscription.encode(), slot.sequence
+def _order(slot: Slot) -> tuple[datetime, str, bytes, bool, int]:
+    owner, whole = slot.subscription.encode(), slot.until is None
+    return slot.billing_date, slot.currency, owner, whole, slot.sequence

@@ -29,6 +29,9 @@ from meters.timestamps import format_instant
 
 Kind = Literal["invoice", "credit_note", "debit_note"]
 Status = Literal["draft", "preview", "held", "finalized", "quote"]
+Chain = Literal["", "period", "subscription", "customer"]
+"""Which later invoices are computed from what an earlier one has left: none, those of its
+period, of its subscription, or of its customer. Credits are no chain: the ledger has them."""
 
 NO_GROUP = "{}"
 """The group of a line that merges all groups of its meter, or has no meter."""
@@ -153,8 +156,9 @@ class Invoice:
     `number`, `issuer`, `issue_date` and `due_date` come with finalization.
     `prepaid` is what paid credits cover, `redemptions` what each coupon took off,
     `burns` what it took of each credit grant, `committed` how far the subscription is in
-    its commitment after it, `allowances` the free units that are left for those after it
-    (none of these is part of the JSON).
+    its commitment after it, `allowances` the free units that are left for those after it,
+    `chain` which later ones go on from it, and `within` says that it bills usage within its
+    period, at a threshold (none of these is part of the JSON).
     `hold_reason` says why a held invoice was not finalized.
     """
 
@@ -181,6 +185,8 @@ class Invoice:
     burns: tuple[Burn, ...] = ()
     committed: Committed = NOTHING_COMMITTED
     allowances: str = ""
+    chain: Chain = ""
+    within: bool = False
 
     @property
     def subtotal(self) -> Decimal:

@@ -59,8 +59,8 @@ class Slot:
     `cuts` are the segments of `arrears` that are rated apart, in order, each with its
     tariff; none where the tariffs were not given. With `until`, usage before that
     instant is billed within its period (`billing.thresholds`), and nothing else; the
-    invoice is then named by the start of its period and its number in it, so that it
-    stays the same one when usage changes.
+    invoice is then named by the start of its period, and its `sequence` is its number in
+    it, so that it stays the same one when usage changes.
     """
 
     customer: str
@@ -79,15 +79,13 @@ class Slot:
 
     def invoice_id(self, tenant: str) -> str:
         """The id of this invoice, whenever and wherever it is built."""
-        return hashed_id(
-            "inv",
-            tenant,
-            self.customer,
-            self.currency,
-            f"subscription:{self.subscription}",
-            format_instant(self.billing_date if self.until is None else self.period_start),
-            self.sequence,
-        )
+        group = f"subscription:{self.subscription}"
+        key = "inv", tenant, self.customer, self.currency, group
+        if self.until is not None:
+            # A period starts where one ends, whose invoice has that date.
+            start = format_instant(self.period_start)
+            return hashed_id(*key, start, self.sequence, "threshold")
+        return hashed_id(*key, format_instant(self.billing_date), self.sequence)
 
 
 def hashed_id(prefix: str, *key: str | int | None) -> str:

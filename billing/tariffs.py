@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import cached_property
 
-from meters.catalog import Charge, Plan, PlanChange, Quantity, Subscription
+from meters.catalog import Charge, Plan, PlanChange, Quantity, Subscription, UsageCharge
 from meters.catalog_subscriptions import overridden
 from meters.periods import Span
 
@@ -30,6 +31,11 @@ class Tariff:
     version: str | None
     charges: tuple[Charge, ...]
     trial: bool = False
+
+    @cached_property
+    def rolls_over(self) -> bool:
+        """Whether units that a period has left are there in a later one."""
+        return any(isinstance(c, UsageCharge) and c.rollover is not None for c in self.charges)
 
 
 class Tariffs:

@@ -7,7 +7,8 @@ A line is always the rounded amount of all units so far less what was billed of 
 the invoices of a period sum to what it costs as a whole, and tiers go on. A threshold
 counts as reached at the end of the first local hour after which usage has cost that
 much; several that are reached in one hour are one invoice. What a period costs at its
-end stands on its own invoice.
+end stands on its own invoice. What is final at a threshold stays: usage that comes late
+is part of what the next invoice of the period has beyond it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
+from billing.past import Past
 from billing.slots import Segment, Slot
 
 
@@ -40,6 +42,28 @@ def candidates(slot: Slot, ends: Iterable[datetime]) -> Iterator[Slot]:
                 cuts=cuts,
                 until=end,
             )
+
+
+def final_parts(slot: Slot, past: Past, as_of: datetime) -> Iterator[Slot]:
+    """The slots of a period until `as_of` whose invoices at thresholds are final, in order.
+
+    Where the period ends earlier than when they were made, they come just before its end.
+    """
+    assert slot.arrears is not None
+    part = slot.arrears.part
+    for end, sequence in past.parts.get((slot.subscription, part.start), ()):
+        if end > as_of:
+            return
+        yield replace(
+            slot,
+            billing_date=min(end, part.end),
+            period_start=part.start,
+            period_end=end,
+            advance=None,
+            cuts=(),
+            sequence=sequence,
+            until=end,
+        )
 
 
 def usage_end(slot: Slot, segment: Segment) -> datetime:

@@ -26,7 +26,7 @@ from journal.chain import AuditEntry
 from journal.commit import Commit, recorded
 from journal.database import Database, Statements, open_database
 from journal.records import Changes, Document, Entry, History, Proposal, Recorded
-from journal.reversal import reversals
+from journal.reversal import computed_from, reversals
 from journal.schema import migrate_journal
 from meters.errors import ConfigurationError
 from meters.timestamps import format_instant
@@ -135,7 +135,8 @@ class Journal:
         """Makes a finalized document void; one that is void already stays as it is.
 
         It keeps its number. Credits that it burnt and coupons that it took are given back.
-        Raises ConfigurationError where no such document was finalized.
+        Raises ConfigurationError where no such document was finalized, or where a later one
+        was computed from what it has left; that one must be made void first.
         """
         with self._database.writing(tenant) as statements:
             rows = statements.rows(f"{_DOCUMENTS} AND d.invoice_id = ?", (tenant, invoice_id))
@@ -145,6 +146,14 @@ class Journal:
                 )
             [(customer, content, void)] = rows
             if void is None:
+                one = recorded(content, None)
+                others = statements.rows(f"{_DOCUMENTS} AND d.customer = ?", (tenant, customer))
+                later = computed_from(one, (recorded(*each[1:]) for each in others))
+                if later is not None:
+                    raise ConfigurationError(
+                        f"invoice must be made void after {later['number']}, which was computed "
+                        f"from what it has left (got {one.document['number']})"
+                    )
                 now = _now()
                 ledger = _entries(
                     statements.rows(

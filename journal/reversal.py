@@ -1,12 +1,18 @@
-"""What a void gives back: movements of credit in the other direction."""
+"""What a void gives back, and what must be made void before.
+
+Credits go back by movements in the other direction, and whatever is billed next finds them.
+Free units, commitments and thresholds go from document to document instead: one that others
+were computed from can be made void only after these.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
-from journal.records import Entry
+from journal.records import Document, Entry, Recorded
 from meters.scalars import canonical_json
 
 RESTORE = "restore"
@@ -42,6 +48,47 @@ def reversals(tenant: str, invoice_id: str, ledger: Sequence[Entry], at: str) ->
                 )
             )
     return found
+
+
+def computed_from(one: Recorded, others: Iterable[Recorded]) -> Document | None:
+    """The last document of a customer that was computed from what `one` has left, if any.
+
+    `carried` names its `chain`: those of its period, its subscription or its customer that
+    come after it (`billing.invoice.Chain`).
+    """
+    chain = one.carried.get("chain", "")
+    found = [each for each in others if not each.void and _follows(one, each, chain)]
+    return max(found, key=_place).document if found else None
+
+
+def _follows(one: Recorded, other: Recorded, chain: object) -> bool:
+    if not chain:
+        return False
+    if chain == "customer":
+        return _place(other) > _place(one)
+    same = all(_of(one, name) == _of(other, name) for name in ("subscription", "currency"))
+    if chain == "subscription":
+        return same and _place(other) > _place(one)
+    within = same and _of(one, "period_start") == _of(other, "period_start")
+    # The invoice at the start of a subscription has an empty period.
+    begun = _of(other, "period_start") != _of(other, "period_end")
+    return within and begun and _number(other) > _number(one)
+
+
+def _place(each: Recorded) -> tuple[datetime, str, bytes, bool, int]:
+    """Its place in the order of billing, as `billing.customer` has it."""
+    names = "billing_date", "currency", "subscription"
+    date, currency, subscription = (str(_of(each, name)) for name in names)
+    return datetime.fromisoformat(date), currency, subscription.encode(), *_number(each)
+
+
+def _number(each: Recorded) -> tuple[bool, int]:
+    """Its place in its period: at thresholds by number, then at the end."""
+    return not each.carried.get("within"), int(str(_of(each, "sequence")))
+
+
+def _of(each: Recorded, name: str) -> object:
+    return each.document[name]
 
 
 def _restored_id(tenant: str, ledger_entry_id: str) -> str:

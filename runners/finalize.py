@@ -36,8 +36,6 @@ AT_ONCE = 500
 ROUNDS = 10
 """How often customers that somebody else finalizes at the same time are rated again."""
 EARLIER_HELD = "earlier_held"
-THRESHOLDS = "thresholds"
-"""Held: the plan bills within its periods, and such invoices are drafts alone."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +208,6 @@ def decide(
         if reason is not None and accept_open is not None:
             reason, accepted = None, f"{reason}: {accept_open}"
         reason = reason or document["hold_reason"]
-        plans = catalog.subscriptions_by_id[document["subscription"]].plans
-        if any(catalog.plans_by_id[name].thresholds for name in plans):
-            reason = THRESHOLDS
         if reason is None and chains & waiting:
             reason = EARLIER_HELD
         if reason is not None:

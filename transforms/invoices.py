@@ -33,7 +33,7 @@ from billing.money import format_amount
 from billing.past import NO_PAST, Carried, Past, carried_from, carried_of
 from billing.quantities import UsageOf
 from billing.slots import Slot
-from billing.thresholds import candidates, usage_end
+from billing.thresholds import candidates, final_parts, usage_end
 from journal.journal import Journal
 from journal.records import Document, History
 from meters.catalog import Catalog, Charge
@@ -172,11 +172,13 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
             past = pasts.get(slot.customer, NO_PAST)
             (final if past.is_final(slot, self._tenant) else open_slots).append(slot)
         quantities = Quantities(part.catalog, self._warehouse, self._tenant, self._timeline)
-        begun = [
-            slot
-            for entry in part.catalog.subscriptions
-            for slot in begun_slots(part.catalog, entry.id, self._as_of)
-        ]
+        begun: list[Slot] = []
+        for entry in part.catalog.subscriptions:
+            past = pasts.get(entry.customer, NO_PAST)
+            for slot in begun_slots(part.catalog, entry.id, self._as_of):
+                final += final_parts(slot, past, self._as_of)
+                if not past.is_final(slot, self._tenant):
+                    begun.append(slot)
         usage = self._reader.submit(read_slots, quantities, open_slots, begun, self._as_of)
         self._reading.append(_Reading(part, final, histories, pasts, usage))
         if len(self._reading) > 1:
@@ -232,14 +234,21 @@ def past_of(history: History) -> Past:
     final: dict[str, Carried] = {}
     void: set[str] = set()
     spans: dict[str, list[tuple[datetime, datetime]]] = {}
+    parts: dict[tuple[str, datetime], list[tuple[datetime, int]]] = {}
     for name, each in history.documents.items():
         if each.void:
             void.add(name)
             continue
         final[name] = carried_from(each.carried)
-        span = (_instant(each.document, "period_start"), _instant(each.document, "period_end"))
-        spans.setdefault(str(each.document["subscription"]), []).append(span)
-    return Past(final, frozenset(void), spans, history.balances, history.granted)
+        owner = str(each.document["subscription"])
+        start, end = (_instant(each.document, key) for key in ("period_start", "period_end"))
+        if final[name].within:
+            sequence: Any = each.document["sequence"]
+            parts.setdefault((owner, start), []).append((end, int(sequence)))
+        else:
+            spans.setdefault(owner, []).append((start, end))
+    ordered = {period: sorted(ends) for period, ends in parts.items()}
+    return Past(final, frozenset(void), spans, ordered, history.balances, history.granted)
 
 
 def _instant(document: Document, name: str) -> datetime:

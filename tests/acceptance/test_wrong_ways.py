@@ -187,6 +187,14 @@ def test_bills_at_thresholds_do_not_restart_the_tiers(billed):
     # A day of billing within the period has the same first invoice.
     early = billed.bill("2026-03-11T00:00:00Z", "--customer", "thresholds")
     assert early == found[:1]
+    # The same where the first one is final before the second is due.
+    chosen = ("--customer", "thresholds", "--finalize")
+    [first] = billed.bill("2026-03-11T00:00:00Z", *chosen)
+    final = billed.bill("2026-04-01T00:00:00Z", *chosen)
+    assert final[0] == first
+    for bill, draft in zip(final, found, strict=True):
+        assert bill["status"] == "finalized"
+        assert (bill["invoice_id"], bill["lines"]) == (draft["invoice_id"], draft["lines"])
 
 
 def test_a_line_is_rounded_once_and_not_tier_by_tier(billed):

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.customer import begun_slots, bill_customer, due_slots
+from billing.customer import begun_slots, due_slots
 from billing.invoice import Invoice
+from billing.past import NO_PAST, Past
 from billing.quantities import UsageOf
 from billing.slots import Slot
 from billing.thresholds import candidates, usage_end
 from meters.catalog import Catalog
 from tests.billing.given import instant
+from tests.billing.test_past import going_on, past_of
 
 Row = dict[str, Any]
 START = instant("2026-01-01T00:00:00Z")
@@ -49,8 +52,10 @@ def catalog(charge: Row, thresholds: Sequence[int], **sections: Any) -> Catalog:
     )
 
 
-def bills(given: Catalog, usage: Sequence[tuple[int, int]], as_of: str) -> list[Invoice]:
-    """The invoices until `as_of`, of usage by hour since the start."""
+def bills(
+    given: Catalog, usage: Sequence[tuple[int, int]], as_of: str, past: Past = NO_PAST
+) -> list[Invoice]:
+    """The invoices until `as_of` that are not final, of usage by hour since the start."""
     at = instant(as_of)
     known = [(START + timedelta(hours=hour), value) for hour, value in usage]
     slots = due_slots(given, "s", at)
@@ -64,7 +69,7 @@ def bills(given: Catalog, usage: Sequence[tuple[int, int]], as_of: str) -> list[
             for cut in slot.cuts
         ]
 
-    return list(bill_customer(given, [(slot, used(slot)) for slot in slots]))
+    return going_on(given, [(slot, used(slot)) for slot in slots], past, at)
 
 
 def _within(known: Sequence[tuple[datetime, int]], start: datetime, end: datetime) -> Decimal:
@@ -146,3 +151,72 @@ def test_bills_at_thresholds_sum_to_what_the_period_costs(
     assert len(parts) <= len(thresholds) + 1
     ids = [line.line_id for invoice in parts for line in invoice.lines]
     assert len(ids) == len(set(ids))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 743), st.integers(-5, 40)), max_size=8),
+    st.lists(st.tuples(st.integers(0, 743), st.integers(-5, 40)), max_size=3),
+    st.lists(st.integers(1, 60), max_size=3, unique=True).map(sorted),
+    st.sampled_from([UNIT, {"price": GRADUATED}, {"price": GRADUATED, "included": 7}]),
+    st.data(),
+)
+def test_what_comes_late_is_billed_once_and_what_is_final_stays(
+    usage: list[tuple[int, int]],
+    late: list[tuple[int, int]],
+    thresholds: list[int],
+    charge: Row,
+    data: st.DataObject,
+) -> None:
+    end = "2026-02-01T00:00:00Z"
+    world = catalog(charge, thresholds)
+    before = bills(world, usage, end)
+    final = before[: data.draw(st.integers(0, len(before) - 1))]
+    rest = bills(world, [*usage, *late], end, past_of(world, final))
+    (whole,) = bills(catalog(charge, []), [*usage, *late], end)
+    assert sum((invoice.total for invoice in [*final, *rest]), Decimal(0)) == whole.total
+    ids = [invoice.invoice_id for invoice in [*final, *rest]]
+    assert len(ids) == len(set(ids))
+    assert all(early.period_end < later.period_end for early, later in pairwise([*final, *rest]))
+
+
+def test_a_void_number_is_not_given_again() -> None:
+    given = catalog(UNIT, [100, 150])
+    usage = [(5, 120), (30, 70)]
+    first, second, _ = bills(given, usage, "2026-02-01T00:00:00Z")
+    past = past_of(given, [first], void=[second])
+    again, rest = bills(given, usage, "2026-02-01T00:00:00Z", past)
+    assert (again.sequence, again.total, rest.total) == (3, second.total, 7)
+    # Nothing is billed again in the place of a period that is final, however late usage comes.
+    past = past_of(given, [first, second, rest])
+    assert bills(given, [*usage, (3, 500)], "2026-02-01T00:00:00Z", past) == []
+
+
+def test_the_first_threshold_of_a_period_is_not_the_second_bill_of_the_one_before() -> None:
+    given = catalog(UNIT, [100])
+    usage = [(5, 20), (800, 130)]
+    end, part, _ = bills(given, usage, "2026-03-01T00:00:00Z")
+    again, *_ = bills(given, usage, "2026-03-01T00:00:00Z", past_of(given, [], void=[end]))
+    assert (again.sequence, again.period_end, part.sequence) == (1, end.period_end, 1)
+    assert again.invoice_id != part.invoice_id
+
+
+def test_a_period_that_ends_earlier_takes_off_all_that_was_billed_of_it() -> None:
+    given = catalog(UNIT, [100])
+    first, *_ = bills(given, [(100, 120)], "2026-02-01T00:00:00Z")
+    ends = {"id": "s", "customer": "c", "plan": "p", "start": START}
+    cut = catalog(UNIT, [100], subscriptions=[{**ends, "end": START + timedelta(hours=72)}])
+    (rest,) = bills(cut, [(3, 20)], "2026-02-01T00:00:00Z", past_of(given, [first]))
+    assert [line.amount for line in rest.lines] == [-100, Decimal("0.68")]
+
+
+def test_a_period_of_another_start_does_not_bill_what_was_billed_at_thresholds() -> None:
+    given = catalog(UNIT, [100])
+    first, *_ = bills(given, [(100, 120)], "2026-02-01T00:00:00Z")
+    moved = {"id": "s", "customer": "c", "plan": "p", "start": START + timedelta(hours=48)}
+    found = bills(
+        catalog(UNIT, [100], subscriptions=[moved]),
+        [(100, 120)],
+        "2026-02-03T00:00:00Z",
+        past_of(given, [first]),
+    )
+    assert {invoice.hold_reason for invoice in found} == {"period_billed"}

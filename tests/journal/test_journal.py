@@ -184,6 +184,44 @@ def test_what_has_lapsed_since_is_given_back_as_well(journal: Journal, tenant: s
     assert journal.problems(tenant) == []
 
 
+@pytest.mark.parametrize(
+    ("chain", "later"),
+    [
+        ("", []),
+        ("period", ["2", "1.b"]),
+        ("subscription", ["3", "2", "1.b"]),
+        ("customer", ["3", "2", "other", "1.b"]),
+    ],
+)
+def test_what_others_were_computed_from_is_made_void_after_them(
+    journal: Journal, tenant: str, chain: str, later: list[str]
+) -> None:
+    def made(name: str, start: str, end: str, sequence: int = 0, of: str = "sub") -> Posting:
+        start, end = f"2026-{start}T00:00:00Z", f"2026-{end}T00:00:00Z"
+        period = {"billing_date": end, "period_start": start, "period_end": end}
+        given = document(name, subscription=of, sequence=sequence, **period)
+        return Posting(given, carried={"chain": chain, "within": sequence > 0})
+
+    documents = finalized(
+        journal,
+        tenant,
+        made("start", "01-01", "01-01"),
+        made("1.a", "01-01", "01-10", 1),
+        made("1.b", "01-01", "01-20", 2),
+        made("2", "01-01", "02-01"),
+        made("3", "02-01", "03-01"),
+        made("other", "01-01", "02-01", of="another"),
+    )
+    numbers = {each["invoice_id"]: each["number"] for each in documents}
+    for name in later:
+        said = f"void after {numbers[name]}, .*got {numbers['1.a']}"
+        with pytest.raises(ConfigurationError, match=said):
+            journal.void(tenant, "1.a", actor="ben", reason="x")
+        journal.void(tenant, name, actor="ben", reason="x")
+    assert journal.void(tenant, "1.a", actor="ben", reason="x")["status"] == "void"
+    assert journal.problems(tenant) == []
+
+
 def test_only_what_was_finalized_can_be_made_void(journal: Journal, tenant: str) -> None:
     with pytest.raises(ConfigurationError, match="must be a finalized one"):
         journal.void(tenant, "draft", actor="ben", reason="x")
