@@ -66,6 +66,7 @@ for command in (
     cli_invoices.invoice,
     cli_invoices.reconcile,
     cli_service.serve,
+    cli_service.status,
     cli_service.keys,
     cli_catalogs.catalog,
     cli_quarantine.quarantine,
@@ -78,9 +79,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code instead of raising."""
     quiet()
     try:
-        cli.main(args=None if args is None else list(args), standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
+        # What `Exit` says, and nothing where a command has come to its end.
+        code: int | None = cli.main(
+            args=None if args is None else list(args), standalone_mode=False
+        )
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -95,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
-    return 0
+    return code or 0
 
 
 def entry() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from meters.errors import ConfigurationError
 from runners.cli_options import common, journal_option, kafka_properties, warehouse_url
 
 KEYS = "beammeter-keys.json"
@@ -77,6 +78,57 @@ def serve(
     options.pop("form")
     command = ServeCommand(**options)
     run_serve(catalog, warehouse_url(clickhouse), key_path(key_file), command)
+
+
+@click.command()
+@common
+@click.option(
+    "--bootstrap-servers",
+    "bootstrap",
+    metavar="HOST:PORT,...",
+    help="Kafka, to know which events wait.",
+)
+@click.option("--topic", default="events", show_default=True, help="The topic of the stream.")
+@click.option("--group", help="The stream's consumer group. Default: beammeter-TENANT.")
+@kafka_properties
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Ask this `beammeter serve`, as one must that has the embedded warehouse. A key that "
+    "may read is in BEAMMETER_API_KEY.",
+)
+def status(
+    clickhouse: str | None,
+    tenant: str,
+    form: Any,
+    bootstrap: str | None,
+    topic: str,
+    group: str | None,
+    properties: str | None,
+    server: str | None,
+    **_: object,
+) -> None:
+    """Show whether events become usage: rates, delays, lags, retries, what waits.
+
+    Ends with 1 where a check fails, as /readyz does with 503.
+    """
+    from runners.status import show_status, status_of_server, status_of_warehouse
+    from service.health import waiting_in_kafka
+
+    if server is not None:
+        for option, value in (("--clickhouse", clickhouse), ("--bootstrap-servers", bootstrap)):
+            if value is not None:
+                raise ConfigurationError(f"{option} must be left out with --server")
+        found = status_of_server(server)
+    else:
+        waiting = (
+            (lambda _: None)
+            if bootstrap is None
+            else waiting_in_kafka(tenant, bootstrap, topic, properties, group)
+        )
+        found = status_of_warehouse(warehouse_url(clickhouse), tenant, waiting)
+    if not show_status(found, form):
+        raise click.exceptions.Exit(1)
 
 
 @click.group()

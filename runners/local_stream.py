@@ -10,14 +10,18 @@ import logging
 import threading
 import time
 import uuid
+from datetime import datetime
 
 from meters.catalog import Catalog
+from meters.errors import BeammeterError
+from meters.zones import microseconds
 from pipelines.streaming import StreamingRound
 from runners.catalogs import begin
 from runners.launch import options as launch_options
 from runners.launch import run
 from transforms.catalogs import CATALOGS
 from transforms.event_log import EventLog
+from transforms.kafka_client import Waiting
 from transforms.kafka_source import CONSUMERS
 from transforms.log_source import LOGS, log_settings
 from transforms.shard_memory import MEMORY
@@ -60,9 +64,17 @@ class LocalStream:
         LOGS.put(self._log)
         self._thread.start()
 
-    def lag(self) -> int:
-        """How many events in the log are not durable in the warehouse yet."""
-        return self._log.end - self._log.committed
+    def waiting(self, before: datetime) -> Waiting:
+        """The events of the log that are not durable in the warehouse yet.
+
+        Overdue are those that were appended before an instant. Raises BeammeterError where
+        the pipeline has stopped.
+        """
+        if (problem := self.problem) is not None:
+            raise BeammeterError(f"the pipeline stopped and tries again: {problem}")
+        events = self._log.end - self._log.committed
+        oldest = self._log.oldest if events else None
+        return Waiting(events, oldest is not None and oldest < microseconds(before))
 
     def stop(self, seconds: float = 60.0) -> None:
         """Read what is in the log, give the buckets away, and end."""

@@ -8,12 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from confluent_kafka import KafkaException
-
 from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
-from meters.errors import BeammeterError
 from runners.bills import close
 from runners.cli_options import catalog_path
 from runners.commands import Url, open_warehouse, remember
@@ -23,7 +20,7 @@ from runners.output import notice
 from runners.quarantine import replay_counts
 from service.app import create_app
 from service.context import Service, now
-from service.health import Monitor
+from service.health import Monitor, waiting_in_kafka
 from service.intake import Intake
 from service.kafka_sink import KafkaSink
 from service.keys import RIGHTS, KeyStore, write_private
@@ -33,8 +30,9 @@ from service.settings import GIB, Limits, Settings
 from service.sinks import Sink
 from service.spooled_sink import SpooledSink
 from transforms.event_log import EventLog
-from transforms.kafka_client import KafkaSettings, check_topic, lag
+from transforms.kafka_client import KafkaSettings, check_topic
 from warehouse.client import Warehouse
+from warehouse.failures import ONCE
 
 SPOOL = "beammeter-spool"
 """The folder of the local log where none is given."""
@@ -72,13 +70,11 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
         return
     catalog = load_catalog(catalog_path(path))
     with open_warehouse(url) as warehouse, ExitStack() as stack:
-        waiting = _kafka_lag(command) if command.bootstrap is not None else None
         service = Service(
             settings,
             keys,
             catalog,
             warehouse,
-            lag=waiting or (lambda: None),
             journal=_journals(journal_url(command.journal, url[0]), warehouse, command.tenant),
             replay=partial(replay_counts, catalog, url, tenant=command.tenant),
         )
@@ -86,6 +82,9 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
             remember(warehouse, command.tenant, catalog)
             sink = stack.enter_context(_kafka(command, settings.limits))
             service = replace(service, intake=_intake(sink, settings))
+            waiting = waiting_in_kafka(
+                command.tenant, command.bootstrap, command.topic, command.properties
+            )
         else:
             given = (command, settings, warehouse, url[0], catalog)
             sink, stream = stack.enter_context(_local(*given))
@@ -93,8 +92,13 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
                 service,
                 intake=_intake(sink, settings),
                 only_tenant=command.tenant,
-                monitor=Monitor(warehouse, command.tenant, clock=now, lag=stream.lag),
             )
+            waiting = stream.waiting
+        # What looks at the warehouse says at once that it is away.
+        hasty = Warehouse.connect(url[0], from_environment=url[1], retries=ONCE)
+        watched = stack.enter_context(hasty)
+        monitor = Monitor(watched, command.tenant, clock=now, waiting=waiting)
+        service = replace(service, monitor=monitor)
         first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
 
@@ -155,26 +159,6 @@ def _local(
     finally:
         stream.stop()
         log.close()
-
-
-def _kafka_lag(command: ServeCommand) -> Callable[[], int]:
-    """How many messages the tenant's stream has not read, by its consumer group."""
-    assert command.bootstrap is not None
-    settings = KafkaSettings(
-        bootstrap=command.bootstrap,
-        topic=command.topic,
-        group=f"beammeter-{command.tenant}",
-        splits=1,
-        properties=command.properties,
-    )
-
-    def behind() -> int:
-        try:
-            return lag(settings)
-        except KafkaException as error:
-            raise BeammeterError(f"the broker does not answer ({error})") from None
-
-    return behind
 
 
 def _bytes(command: ServeCommand) -> int:

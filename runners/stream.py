@@ -122,7 +122,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
             counters = ("read", "stored", "quarantined", "duplicates")
-            with _stopping() as stop, connect_patiently(url[0]) as watched:
+            with _stopping() as stop, connect_patiently(url[0], options.job) as watched:
                 if command.runner == "direct":
                     with reported(counters):
                         _run_rounds(stream, watched, stop, command.beam_options)

@@ -40,9 +40,8 @@ class Service:
 
     A server that only takes events may have no catalog and no warehouse, and then no monitor.
     With `only_tenant` it takes those of one tenant, as its own pipeline works for that one alone.
-    `lag` says how many events wait to be read, where that can be known. `journal` opens the
-    journal for a request, or gives None where nothing is final. `replay` tries again what
-    was refused.
+    `journal` opens the journal for a request, or gives None where nothing is final. `replay`
+    tries again what was refused.
     """
 
     settings: Settings
@@ -56,14 +55,19 @@ class Service:
     room: Room = field(default_factory=Room)
     answers: Answers = field(default_factory=Answers)
     sessions: Sessions = field(default_factory=Sessions)
-    lag: Callable[[], int | None] = lambda: None
     journal: Callable[[], AbstractContextManager[Journal | None]] = nullcontext
     replay: Replaying | None = None
 
     def __post_init__(self) -> None:
         if self.warehouse is not None and self.monitor is None:
-            self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now, lag=self.lag)
-        self.metrics = Metrics(self.settings.tenant, self.monitor)
+            self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now)
+        outcomes = None if self.intake is None else self.intake.outcomes
+        self.metrics = Metrics(self.settings.tenant, self.monitor, outcomes)
+
+    @property
+    def sent(self) -> Mapping[str, int] | None:
+        """The outcomes of the events of the last five minutes, where it takes any."""
+        return None if self.intake is None else self.intake.outcomes.recent
 
 
 async def service_of(request: Request) -> Service:

@@ -115,8 +115,7 @@ async def _ingest(
     limits = service.settings.limits
     rate = caller.key.events_rate or limits.events_rate
     check_rate(service, caller.key, "events", rate)
-    if (reason := intake.refusal()) is not None:
-        raise unavailable(f"no event was taken: {reason}", accepted=0)
+    intake.check()
     key = key_of(request)
     async with service.room.body(request, limits) as body:
         form = choose(body)

@@ -29,6 +29,7 @@ from meters.zones import from_microseconds
 from service.errors import Fault, unavailable
 from service.event_formats import Event, is_missing
 from service.json_shapes import Items
+from service.outcomes import Outcomes
 from service.settings import Limits
 from service.sinks import Record, Sink, Written
 
@@ -86,6 +87,8 @@ class Intake:
         self._wake = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
         self._properties = PropertyColumns([])
+        self.outcomes = Outcomes()
+        """What became of the events that were sent here."""
 
     async def start(self) -> None:
         """Begin to work."""
@@ -100,9 +103,11 @@ class Intake:
         if self._worker is not None:
             self._worker.cancel()
 
-    def refusal(self, count: int = 1) -> str | None:
-        """Why events cannot be taken now; None where they can."""
-        return self._sink.refusal(self._waiting + count)
+    def check(self, count: int = 1) -> None:
+        """Raises 503 where that many events cannot be taken now."""
+        if (reason := self._sink.refusal(self._waiting + count)) is not None:
+            self.outcomes.count(failed=count)
+            raise unavailable(f"no event was taken: {reason}", accepted=0)
 
     async def take(
         self,
@@ -119,8 +124,7 @@ class Intake:
         at a place. With `whole`, one wrong event refuses all. Raises 503 where nothing can
         be taken.
         """
-        if (reason := self.refusal(len(items.found))) is not None:
-            raise unavailable(f"no event was taken: {reason}", accepted=0)
+        self.check(len(items.found))
         taken = Taken(faults=list(items.faults))
         for place, event in zip(items.places, items.found, strict=True):
             if event.event_id is None:
@@ -179,6 +183,7 @@ class Intake:
     def _write(self, request: _Request, records: list[Record], places: list[int], now: int) -> None:
         taken, future = request.taken, request.future
         if not records:
+            self.outcomes.count(refused=request.items.size)
             future.set_result(taken)
             return
 
@@ -187,6 +192,11 @@ class Intake:
             taken.accepted = len(records) - len(written.failed)
             taken.failed = [places[number] for number in written.failed]
             taken.reason = written.reason
+            self.outcomes.count(
+                accepted=taken.accepted,
+                refused=request.items.size - len(records),
+                failed=len(taken.failed),
+            )
             if not future.done():
                 future.set_result(taken)
 

@@ -1,6 +1,7 @@
 """Metrics for Prometheus: requests of this process, and the pipeline as the warehouse has it.
 
     GET /metrics    requests by route, method and status; their duration
+                    events by what became of them at this server
                     the pipeline's condition (`service.health`), looked at when asked
 
 The stream runs in other processes, on other machines; what it leaves in the warehouse is
@@ -13,10 +14,12 @@ import time
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.health import Monitor, Report
+from service.outcomes import Outcomes
+from warehouse.condition import Delay
 from warehouse.pulse import COUNTS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,7 +29,9 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 class Metrics:
     """The metrics of one server."""
 
-    def __init__(self, tenant: str, monitor: Monitor | None) -> None:
+    def __init__(
+        self, tenant: str, monitor: Monitor | None, outcomes: Outcomes | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "beammeter_http_requests",
@@ -41,12 +46,29 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        if outcomes is not None:
+            self.registry.register(_Sent(outcomes))
         if monitor is not None:
             self.registry.register(_Pipeline(tenant, monitor))
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class _Sent:
+    """What became of the events that were sent to this server; a collector."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        self._outcomes = outcomes
+
+    def collect(self) -> Iterator[Metric]:
+        """The counts since the start."""
+        text = "Events that were sent to this server, by what became of them."
+        family = CounterMetricFamily("beammeter_sent_events", text, labels=("outcome",))
+        for name, number in self._outcomes.totals.items():
+            family.add_metric([name], number)
+        yield family
 
 
 class _Pipeline:
@@ -92,29 +114,47 @@ class _Pipeline:
         for reason, number in found.quarantined.items():
             refused.add_metric([self._tenant, reason], number)
         yield refused
-        delay = self._family(
-            "stored_delay_seconds",
-            "From arrival to the stored raw row, of the last five minutes.",
-            "quantile",
+        yield self._delay(
+            "stored_delay_seconds", "From acceptance to the stored raw row.", found.stored
         )
-        if found.delay.events:
-            for name, value in (
-                ("0.5", found.delay.median),
-                ("0.95", found.delay.p95),
-                ("1", found.delay.most),
-            ):
-                delay.add_metric([self._tenant, name], value)
-        yield delay
+        yield self._delay(
+            "usage_delay_seconds",
+            "From acceptance to usage that can be read: each flush by its slowest event.",
+            found.usage,
+        )
+        yield self._one(
+            "recent_sink_rows",
+            "Rows that the stream wrote in the last five minutes.",
+            found.sink_rows,
+        )
+        yield self._one(
+            "recent_sink_retries",
+            "Statements of the stream that were tried again in the last five minutes.",
+            found.sink_retries,
+        )
         yield self._one("owned_shards", "Shards that own buckets.", len(found.shards))
-        if found.shards:
-            silent = max((found.at - each.seen_at).total_seconds() for each in found.shards)
-            yield self._one("silent_seconds", "Since a shard was heard last.", silent)
-            behind = max((found.at - each.closed_until).total_seconds() for each in found.shards)
-            yield self._one(
+        for name, text, seconds in (
+            ("silent_seconds", "Since a shard was heard last.", report.silent_seconds),
+            (
+                "watermark_lag_seconds",
+                "How far the watermark is behind the clock.",
+                report.watermark_lag_seconds,
+            ),
+            (
                 "closed_lag_seconds",
                 "How far closed buckets are behind: the allowed lateness and the watermark's lag.",
-                behind,
-            )
+                report.closed_lag_seconds,
+            ),
+        ):
+            if seconds is not None:
+                yield self._one(name, text, seconds)
+
+    def _delay(self, name: str, text: str, found: Delay) -> GaugeMetricFamily:
+        family = self._family(name, f"{text} Of the last five minutes.", "quantile")
+        if found.number:
+            for quantile, value in (("0.5", found.median), ("0.95", found.p95), ("1", found.most)):
+                family.add_metric([self._tenant, quantile], value)
+        return family
 
     def _family(self, name: str, text: str, label: str) -> GaugeMetricFamily:
         return GaugeMetricFamily(f"beammeter_{name}", text, labels=("tenant", label))

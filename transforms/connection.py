@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
+from transforms.stream_counts import STATS
 from warehouse.client import Warehouse
 from warehouse.failures import Retries
 
-PATIENT = Retries(attempts=100, first_pause=0.2, longest_pause=10.0)
-"""About a quarter of an hour: a stream stalls while the warehouse is away."""
+
+def patience(job: str) -> Retries:
+    """About a quarter of an hour: a stream stalls while the warehouse is away, and counts it."""
+
+    def pause(seconds: float) -> None:
+        STATS.worked(job, retries=1)
+        time.sleep(seconds)
+
+    return Retries(attempts=100, first_pause=0.2, longest_pause=10.0, sleep=pause)
 
 
 def connect(url: str) -> Warehouse:
@@ -17,6 +27,6 @@ def connect(url: str) -> Warehouse:
     return Warehouse.connect(url, from_environment=True)
 
 
-def connect_patiently(url: str) -> Warehouse:
+def connect_patiently(url: str, job: str) -> Warehouse:
     """As `connect`, for a stream: an outage of minutes stalls it and fails nothing."""
-    return Warehouse.connect(url, from_environment=True, retries=PATIENT)
+    return Warehouse.connect(url, from_environment=True, retries=patience(job))

@@ -105,6 +105,20 @@ class EventLog:
             self._grown.notify_all()
         return first
 
+    @property
+    def oldest(self) -> int | None:
+        """When the first message that is not committed was appended (microseconds, UTC).
+
+        None where there is none, or where it was committed meanwhile.
+        """
+        if (path := self.segment_of(self.committed)) is None or self.end <= self.committed:
+            return None
+        try:
+            with open(path, "rb") as file:
+                return _time_at(file, self.committed)
+        except FileNotFoundError:
+            return None
+
     def wait(self, beyond: int, seconds: float) -> bool:
         """Whether there are messages at or behind an offset, waiting for them a while."""
         with self._grown:
@@ -243,6 +257,24 @@ def read_frame(file: BinaryIO, place: int) -> Frame | None:
     if len(messages) != count:
         return None
     return Frame(first, at, messages, place + _HEADER.size + size)
+
+
+def _time_at(file: BinaryIO, offset: int) -> int | None:
+    """The time of the frame that holds an offset; only headers are read."""
+    place = 0
+    while len(header := _header(file, place)) == _HEADER.size:
+        magic, _, first, at, count, size = _HEADER.unpack(header)
+        if magic != _MAGIC:
+            return None
+        if offset < first + count:
+            return int(at)
+        place += _HEADER.size + size
+    return None
+
+
+def _header(file: BinaryIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read(_HEADER.size)
 
 
 def _segments(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -145,22 +146,42 @@ def check_topic(settings: KafkaSettings) -> int:
     return len(found.partitions)
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """What a stream has not read: how many events (messages), and whether any of them has
+    waited for too long already.
+    """
+
+    events: int
+    overdue: bool = False
+
+
 def lag(settings: KafkaSettings) -> int:
     """How many messages behind the ends of all partitions the consumer group is."""
+    return waiting(settings).events
+
+
+def waiting(settings: KafkaSettings, before: datetime | None = None) -> Waiting:
+    """What the consumer group has not read; overdue is what was recorded before an instant."""
     consumer = _consumer(settings)
     try:
-        partitions = consumer.list_topics(settings.topic, timeout=_TIMEOUT)
-        numbers = sorted(partitions.topics[settings.topic].partitions)
-        behind = 0
-        committed = consumer.committed(
-            [TopicPartition(settings.topic, number) for number in numbers], timeout=_TIMEOUT
-        )
-        for place in committed:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(settings.topic, place.partition), timeout=_TIMEOUT
-            )
-            behind += high - max(low, place.offset)
-        return behind
+        topic = consumer.list_topics(settings.topic, timeout=_TIMEOUT).topics[settings.topic]
+        places = [TopicPartition(settings.topic, number) for number in sorted(topic.partitions)]
+        reached: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        for place in consumer.committed(places, timeout=_TIMEOUT):
+            low, ends[place.partition] = consumer.get_watermark_offsets(place, timeout=_TIMEOUT)
+            reached[place.partition] = max(low, place.offset)
+        behind = {number: ends[number] - at for number, at in reached.items() if ends[number] > at}
+        overdue = False
+        if before is not None and behind:
+            at = microseconds(before) // 1000
+            asked = [TopicPartition(settings.topic, number, at) for number in behind]
+            for found in consumer.offsets_for_times(asked, timeout=_TIMEOUT):
+                # A negative offset: everything was recorded before.
+                first = found.offset if found.offset >= 0 else ends[found.partition]
+                overdue = overdue or reached[found.partition] < first
+        return Waiting(sum(behind.values()), overdue)
     finally:
         consumer.close()
 

@@ -11,6 +11,7 @@ only grow. So writing before the state is saved loses nothing and doubles nothin
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -26,7 +27,7 @@ from transforms import progress
 from transforms.batches import unpack
 from transforms.catalogs import CATALOGS
 from transforms.conflicts import Conflicts
-from transforms.connection import PATIENT
+from transforms.connection import patience
 from transforms.deliveries import Delivery
 from transforms.shard_load import load
 from transforms.shard_memory import Shard
@@ -34,7 +35,7 @@ from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
 from warehouse.ownership import Progress, mark_dirty, write_progress
-from warehouse.stats import Stats, insert_stats
+from warehouse.stats import SHARD, Stats, insert_stats
 from warehouse.writes import insert_usage, insert_usage_values
 
 MOST_PENDING = 100_000
@@ -59,6 +60,7 @@ class ShardWork:
     def __init__(self, warehouse: Warehouse, options: StreamOptions, timeline: Timeline) -> None:
         self._warehouse = warehouse
         self._options = options
+        self._patience = patience(options.job)
         self._conflicts = Conflicts(warehouse, options.tenant)
         self._catalogs = CATALOGS.of(options.job, options.tenant, timeline)
 
@@ -73,7 +75,7 @@ class ShardWork:
         `changed_from`: as `transforms.shard_load.load` says.
         """
         # What is read block by block cannot go on after a failure; the whole can begin anew.
-        state = PATIENT.run(
+        state = self._patience.run(
             lambda: load(
                 self._warehouse, self._options, self.timeline, number, at_least, changed_from
             )
@@ -129,6 +131,7 @@ class ShardWork:
             frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
             step = state.step(frames)
             self._write(number, shard, step)
+            STATS.worked(self._options.job, delay_ms=_delay_ms(frames))
             effects.fresh, effects.cells = step.fresh, step.partial
             shard.pending = []
             if len(state.identities) > self._options.budget:
@@ -159,13 +162,15 @@ class ShardWork:
             insert_usage_values(self._warehouse, options.tenant, pl.concat(values).to_arrow())
         if rows:
             insert_usage(self._warehouse, options.tenant, pl.concat(rows).to_arrow())
+        written = sum(frame.height for frame in (*values, *rows))
+        STATS.worked(options.job, rows=written)
         sent = max(shard.sent.values(), default=0)
         duplicates = step.duplicates if shard.counts_duplicates else 0
         shard.counts_duplicates = True
         progress.advance("duplicates", duplicates)
         if duplicates or step.late.height:
             stats = Stats(
-                origin=f"shard/{number}",
+                origin=f"{SHARD}{number}",
                 row=sent,
                 at=sent,
                 duplicate=duplicates,
@@ -179,7 +184,8 @@ class ShardWork:
         state, options = shard.state, self._options
         moved = False
         if len(shard.watermarks) == splits:
-            until = min(shard.watermarks.values()) - options.lateness_us
+            shard.watermark = min(shard.watermarks.values())
+            until = shard.watermark - options.lateness_us
             if until - state.closed_until >= _CLOSE_EACH_US:
                 moved = state.close(until)
         drained = len(shard.drained) == splits and all(shard.drained.values())
@@ -198,12 +204,19 @@ class ShardWork:
             closed_until=shard.state.closed_until,
             owned=owned,
             updated_at=min(shard.sent.values(), default=0),
+            watermark=shard.watermark,
         )
         # Where no split is read in this process, this is where its counts are stored.
         if stats := STATS.take(self._options.job):
             insert_stats(self._warehouse, self._options.tenant, stats)
         write_progress(self._warehouse, self._options.tenant, [row])
         shard.progressed_at = time.monotonic()
+
+
+def _delay_ms(frames: Sequence[tuple[int, pl.DataFrame]]) -> int:
+    """How long the oldest of these events has waited until now."""
+    oldest = min(int(frame["ingested_at"].to_numpy().min()) for _, frame in frames)
+    return max(0, time.time_ns() // 1_000 - oldest) // 1_000
 
 
 def _marks(found: pl.DataFrame) -> pa.Table:

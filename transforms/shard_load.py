@@ -20,6 +20,7 @@ from meters.revisions import BUCKET, changes
 from meters.stream_state import HORIZON_SLICES, ShardState, high_words, slice_of
 from meters.timeline import Timeline, owners
 from meters.usage import USAGE, USAGE_VALUES, from_stored, usage_rows
+from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
 from warehouse.ownership import mark_dirty, read_progress
@@ -57,7 +58,8 @@ def load(
     since = max(0, state.closed_until - HOUR_US)
     _identities(state, options, reader, found, since)
     values = _open_usage(state, options.tenant, reader, since)
-    _reconcile(warehouse, options.tenant, state, reader, since, values)
+    written = _reconcile(warehouse, options.tenant, state, reader, since, values)
+    STATS.worked(options.job, rows=written)
     return state
 
 
@@ -122,8 +124,8 @@ def _reconcile(
     reader: ShardReader,
     since: int,
     parts: list[tuple[int, Cells]],
-) -> None:
-    """Write what is stored otherwise, above every revision of its bucket."""
+) -> int:
+    """Write what is stored otherwise, above every revision of its bucket; how many rows."""
     made = [
         usage_rows(state.timeline.measurements[version], cells)
         for version, usage in state.open.items()
@@ -144,3 +146,4 @@ def _reconcile(
     state.floors = (
         floors.group_by(BUCKET).agg(pl.col("revision").max()).filter(pl.col("revision") > 1)
     )
+    return changed.height + changed_values.height

@@ -21,10 +21,11 @@ class Shard:
     """A shard as its worker knows it, beside what the rules need (`ShardState`).
 
     `pending` are deliveries that came since the last flush. `watermarks`, `sent` and
-    `drained` are the last word of each split. `logged` counts the rows in the log of
-    partial cells. Events that were sent before `loaded_at` may have been loaded as raw
-    rows, so they tell nothing about duplicates. A shard that was `released` has given its
-    buckets away and loads them again before it goes on.
+    `drained` are the last word of each split, `watermark` is the least one once all have
+    spoken. `logged` counts the rows in the log of partial cells. Events that were sent
+    before `loaded_at` may have been loaded as raw rows, so they tell nothing about
+    duplicates. A shard that was `released` has given its buckets away and loads them again
+    before it goes on.
     """
 
     state: ShardState
@@ -32,6 +33,7 @@ class Shard:
     watermarks: dict[int, int] = field(default_factory=dict)
     sent: dict[int, int] = field(default_factory=dict)
     drained: dict[int, bool] = field(default_factory=dict)
+    watermark: int | None = None
     clock: int = 0
     logged: int = 0
     released: bool = False

@@ -89,7 +89,7 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
-        warehouse = connect_patiently(self._options.warehouse)
+        warehouse = connect_patiently(self._options.warehouse, self._options.job)
         self._work = ShardWork(warehouse, self._options, self._timeline)
 
     def process(

@@ -41,7 +41,7 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
-        warehouse = connect_patiently(self._options.warehouse)
+        warehouse = connect_patiently(self._options.warehouse, self._options.job)
         self._work = ShardWork(warehouse, self._options, self._timeline)
         self._threads = ThreadPoolExecutor(max_workers=_AT_ONCE)
 

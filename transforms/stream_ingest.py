@@ -54,7 +54,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Open the warehouse once a worker."""
-        self._warehouse = connect_patiently(self._options.warehouse)
+        self._warehouse = connect_patiently(self._options.warehouse, self._options.job)
         self._reader = MessageReader(self._options.kafka.topic, self._options.tenant)
         self._dead = DeadLetters(self._options.kafka, self._options.dead_letters)
         self._writer = ThreadPoolExecutor(max_workers=1)
@@ -107,14 +107,18 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Nothing is handed on, or committed, before all raw rows of the bundle are written."""
         writes: list[Future[None]] = []
+        rows = 0
         if self._events:
             events = pa.concat_tables(self._events)
+            rows += events.num_rows
             writes.append(self._writer.submit(insert_events, self._warehouse, events))
         if self._refused:
             refused = pa.concat_tables(self._refused)
+            rows += refused.num_rows
             insert_quarantine(self._warehouse, refused)
             self._dead.send(refused)
         STATS.add(self._options.job, self._stats)
+        STATS.worked(self._options.job, rows=rows)
         if self._ticked and (stats := STATS.take(self._options.job)):
             insert_stats(self._warehouse, self._options.tenant, stats)
         for write in writes:

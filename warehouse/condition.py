@@ -5,6 +5,9 @@ nothing comes. So progress that grows old says that a stream has died or stands 
 whatever it says itself.
 """
 
+# Statements are made of constants of this program alone; values are parameters.
+# ruff: noqa: S608
+
 from __future__ import annotations
 
 from collections import Counter
@@ -17,6 +20,7 @@ from warehouse.client import Warehouse
 from warehouse.ownership import read_progress
 from warehouse.pulse import totals
 from warehouse.quarantine import Selection, open_counts
+from warehouse.stats import SINK
 
 _DIRTY = """
 SELECT toString(reason) AS reason, count() AS marks, min(marked_at) AS oldest
@@ -24,32 +28,47 @@ FROM dirty FINAL WHERE tenant_id = {tenant:String} AND cleared = 0 GROUP BY reas
 """
 
 _STORED = """
-SELECT count() AS events, quantileExact(0.5)(seconds) AS median,
+SELECT count() AS number, quantileExact(0.5)(seconds) AS median,
     quantileExact(0.95)(seconds) AS p95, max(seconds) AS most
 FROM (
-    SELECT dateDiff('second', ingested_at, stored_at) AS seconds FROM events
+    SELECT toFloat64(dateDiff('second', ingested_at, stored_at)) AS seconds FROM events
     WHERE tenant_id = {tenant:String} AND stored_at >= {since:DateTime64(6, 'UTC')}
+)
+"""
+
+_SINK = f"""
+SELECT sum(sink_rows) AS rows, sum(sink_retries) AS retries, count(seconds) AS number,
+    quantileExact(0.5)(seconds) AS median, quantileExact(0.95)(seconds) AS p95,
+    max(seconds) AS most
+FROM (
+    SELECT sink_rows, sink_retries, usage_delay_ms / 1000 AS seconds FROM ingest_stats FINAL
+    WHERE tenant_id = {{tenant:String}} AND recorded_at >= {{since:DateTime64(6, 'UTC')}}
+        AND startsWith(origin, '{SINK}')
 )
 """
 
 
 @dataclass(frozen=True)
 class ShardProgress:
-    """One shard of the stream that owns buckets: how far it has closed, and when it said so."""
+    """One shard of the stream that owns buckets: how far it has closed, and when it said so.
+
+    It expects no more events from before `watermark`; None where it cannot tell.
+    """
 
     shard: int
     closed_until: datetime
     seen_at: datetime
+    watermark: datetime | None
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Seconds from when events arrived until they were stored, of those stored lately."""
+    """Seconds that something took lately; of `number` measurements, which may be 0."""
 
-    events: int
-    median: int
-    p95: int
-    most: int
+    number: int
+    median: float
+    p95: float
+    most: float
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,10 @@ class Condition:
 
     `counts` are the sums of `warehouse.pulse.COUNTS` since `since`, `last_batch` when the
     last batch was stored in that time. `dirty` and `quarantined` are what is there now, by
-    reason.
+    reason. `stored` is the delay from `ingested_at` to the raw row, event by event in whole
+    seconds; `usage` that to the usage row, each flush by the event that waited longest.
+    `sink_rows` were handed to the warehouse since then, and `sink_retries` counts the
+    statements that were tried again.
     """
 
     at: datetime
@@ -69,7 +91,10 @@ class Condition:
     dirty: Mapping[str, int]
     dirty_since: datetime | None
     quarantined: Mapping[str, int]
-    delay: Delay
+    stored: Delay
+    usage: Delay
+    sink_rows: int
+    sink_retries: int
 
 
 def read_condition(
@@ -83,13 +108,17 @@ def read_condition(
     for row in open_counts(warehouse, tenant, Selection()).to_pylist():
         refused[row["reason"]] += row["rows"]
     [stored] = warehouse.query_rows(_STORED, {"tenant": tenant, "since": since})
+    [sink] = warehouse.query_rows(_SINK, {"tenant": tenant, "since": since})
     marked = [row["oldest"] for row in dirty if isinstance(row["oldest"], datetime)]
     return Condition(
         at=at,
         since=since,
         shards=tuple(
             ShardProgress(
-                row.shard, from_microseconds(row.closed_until), from_microseconds(row.updated_at)
+                row.shard,
+                from_microseconds(row.closed_until),
+                from_microseconds(row.updated_at),
+                None if row.watermark is None else from_microseconds(row.watermark),
             )
             for row in read_progress(warehouse, tenant)
             if row.owned
@@ -99,14 +128,19 @@ def read_condition(
         dirty={str(row["reason"]): _whole(row["marks"]) for row in dirty},
         dirty_since=min(marked, default=None),
         quarantined=dict(refused),
-        delay=Delay(
-            _whole(stored["events"]),
-            _whole(stored["median"]),
-            _whole(stored["p95"]),
-            _whole(stored["most"]),
-        ),
+        stored=_delay(stored),
+        usage=_delay(sink),
+        sink_rows=_whole(sink["rows"]),
+        sink_retries=_whole(sink["retries"]),
     )
 
 
+def _delay(row: Mapping[str, object]) -> Delay:
+    number = _whole(row["number"])
+    if not number:
+        return Delay(0, 0.0, 0.0, 0.0)
+    return Delay(number, *(float(str(row[name])) for name in ("median", "p95", "most")))
+
+
 def _whole(value: object) -> int:
-    return int(str(value)) if value is not None and str(value) != "nan" else 0
+    return int(str(value)) if value is not None else 0

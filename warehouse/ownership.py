@@ -32,7 +32,7 @@ WHOLE_BUCKET = bytes(16)
 _MARK = ["external_customer_id", "bucket_start", "reason", "identity_hash"]
 
 _PROGRESS = """
-SELECT shards, shard, closed_until, owned, updated_at FROM progress FINAL
+SELECT shards, shard, closed_until, owned, watermark, updated_at FROM progress FINAL
 WHERE tenant_id = {tenant:String} ORDER BY shards, shard
 """
 
@@ -49,7 +49,8 @@ ORDER BY external_customer_id, bucket_start, reason, identity_hash
 class Progress:
     """How far one shard of the stream has come; times are microseconds, UTC.
 
-    `updated_at` 0 stands for the time of writing.
+    `updated_at` 0 stands for the time of writing. `watermark` is None where the shard
+    cannot tell it.
     """
 
     shards: int
@@ -57,6 +58,7 @@ class Progress:
     closed_until: int
     owned: bool
     updated_at: int = 0
+    watermark: int | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def read_progress(warehouse: Warehouse, tenant: str) -> list[Progress]:
             closed_until=microseconds(row["closed_until"]),
             owned=bool(row["owned"]),
             updated_at=microseconds(row["updated_at"]),
+            watermark=None if row["watermark"] is None else microseconds(row["watermark"]),
         )
         for row in warehouse.query_arrow(_PROGRESS, {"tenant": tenant}).to_pylist()
     ]
@@ -128,6 +131,7 @@ def write_progress(warehouse: Warehouse, tenant: str, rows: Sequence[Progress]) 
                 "shard": row.shard,
                 "closed_until": from_microseconds(row.closed_until),
                 "owned": int(row.owned),
+                "watermark": None if row.watermark is None else from_microseconds(row.watermark),
                 "updated_at": from_microseconds(row.updated_at),
             }
             for row in map(stored.__getitem__, keys)

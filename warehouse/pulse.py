@@ -14,9 +14,12 @@ from datetime import datetime
 import pyarrow as pa
 
 from warehouse.client import Warehouse
+from warehouse.stats import SHARD, SINK
 
 COUNTS = ("read", "accepted", "duplicate", "conflict", "quarantined", "late")
 """The counts of `ingest_stats`."""
+
+_IS_BATCH = f"NOT startsWith(origin, '{SINK}') AND NOT startsWith(origin, '{SHARD}')"
 
 _SUMS = ", ".join(f"sum({name}) AS {name}" for name in COUNTS)
 
@@ -28,7 +31,8 @@ GROUP BY second ORDER BY second
 """
 
 _TOTALS = f"""
-SELECT {_SUMS}, max(recorded_at) AS last, count() AS batches FROM ingest_stats FINAL
+SELECT {_SUMS}, maxIf(recorded_at, {_IS_BATCH}) AS last, countIf({_IS_BATCH}) AS batches
+FROM ingest_stats FINAL
 WHERE tenant_id = {{tenant:String}} AND recorded_at >= {{since:DateTime64(6, 'UTC')}}
 """
 

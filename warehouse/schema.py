@@ -431,5 +431,17 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE credit_ledger ADD COLUMN IF NOT EXISTS account String AFTER kind",
         ),
     ),
+    Migration(
+        version=7,
+        name="work of the sink",
+        statements=(
+            "ALTER TABLE ingest_stats ADD COLUMN IF NOT EXISTS sink_rows UInt64 AFTER late",
+            "ALTER TABLE ingest_stats ADD COLUMN IF NOT EXISTS sink_retries UInt64 AFTER sink_rows",
+            "ALTER TABLE ingest_stats ADD COLUMN IF NOT EXISTS usage_delay_ms Nullable(UInt64) "
+            "AFTER sink_retries",
+            "ALTER TABLE progress ADD COLUMN IF NOT EXISTS "
+            "watermark Nullable(DateTime64(6, 'UTC')) AFTER owned",
+        ),
+    ),
 )
 """All migrations of this program; the last one's version is the schema's."""

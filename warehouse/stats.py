@@ -1,4 +1,8 @@
-"""What the pipeline has done, for operators: one row for each batch of an origin."""
+"""What the pipeline has done, for operators.
+
+one row for each batch of an origin      events, by what became of them
+one row for each flush of a worker       what its writes cost, and how late they were
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,11 @@ from datetime import UTC, datetime
 from meters.zones import from_microseconds
 from warehouse.client import Warehouse
 
+SINK = "sink/"
+"""How origins begin that are a worker's own work, and SHARD those that are a shard's."""
+
+SHARD = "shard/"
+
 _MINUTE_US = 60_000_000
 
 
@@ -16,6 +25,10 @@ _MINUTE_US = 60_000_000
 class Stats:
     """Counts of one batch. `origin` and `row` name it: a batch that is read again by the
     same bounds replaces its row. `at` is when, in microseconds, UTC.
+
+    `sink_rows` were handed to the warehouse, `sink_retries` says how often a statement was
+    tried again, and `usage_delay_ms` is how long the event that had waited longest took from
+    its `ingested_at` until its usage could be read; None where nothing was flushed.
     """
 
     origin: str
@@ -27,6 +40,9 @@ class Stats:
     conflict: int = 0
     quarantined: int = 0
     late: int = 0
+    sink_rows: int = 0
+    sink_retries: int = 0
+    usage_delay_ms: int | None = None
 
 
 def insert_stats(warehouse: Warehouse, tenant: str, rows: Sequence[Stats]) -> None:
@@ -46,6 +62,9 @@ def insert_stats(warehouse: Warehouse, tenant: str, rows: Sequence[Stats]) -> No
                 "conflict": row.conflict,
                 "quarantined": row.quarantined,
                 "late": row.late,
+                "sink_rows": row.sink_rows,
+                "sink_retries": row.sink_retries,
+                "usage_delay_ms": row.usage_delay_ms,
                 "recorded_at": now,
             }
             for row in rows

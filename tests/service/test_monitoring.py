@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,13 +12,17 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from meters.errors import BeammeterError
+from meters.errors import BeammeterError, WarehouseUnavailable
 from meters.zones import microseconds
-from service.health import PATIENCE, Monitor
+from service.health import PATIENCE, Monitor, Report
+from service.outcomes import Outcomes
 from tests.service.world import World
+from transforms.connection import patience
+from transforms.kafka_client import Waiting
+from transforms.stream_counts import STATS
 from warehouse.client import Warehouse
 from warehouse.ownership import Progress, write_progress
-from warehouse.stats import Stats, insert_stats
+from warehouse.stats import SHARD, SINK, Stats, insert_stats
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NAME = re.compile(r"\bbeammeter_[a-z_]+\b")
@@ -31,12 +34,14 @@ def name() -> str:
 
 
 def progress(warehouse: Warehouse, tenant: str, at: datetime, *, owned: bool = True) -> None:
-    row = Progress(1, 0, microseconds(at), owned, microseconds(at))
+    now = microseconds(at)
+    row = Progress(1, 0, now, owned, now, watermark=now - 10_000_000)
     write_progress(warehouse, tenant, [row])
 
 
 def monitor(warehouse: Warehouse, tenant: str, at: datetime, lag: int | None = None) -> Monitor:
-    return Monitor(warehouse, tenant, clock=lambda: at, lag=lambda: lag)
+    waiting = None if lag is None else Waiting(lag)
+    return Monitor(warehouse, tenant, clock=lambda: at, waiting=lambda _: waiting)
 
 
 def test_a_stream_that_is_silent_is_not_ready(embedded: Warehouse, name: str) -> None:
@@ -50,28 +55,76 @@ def test_a_stream_that_is_silent_is_not_ready(embedded: Warehouse, name: str) ->
 
 
 def test_events_that_wait_while_nothing_is_read_are_a_failure(
-    embedded: Warehouse, name: str, monkeypatch: pytest.MonkeyPatch
+    embedded: Warehouse, name: str
 ) -> None:
-    monkeypatch.setattr("service.health._FRESH_SECONDS", -1)
     now = datetime.now(UTC)
-    clock = [now]
-    found = Monitor(embedded, name, clock=lambda: clock[0], lag=lambda: 5)
-    assert found.report().ok
-    clock[0] = now + PATIENCE * 2
-    late = found.report()
+    sent = now - PATIENCE / 2
+
+    def report(at: datetime) -> Report:
+        def waiting(before: datetime) -> Waiting:
+            return Waiting(5, overdue=sent < before)
+
+        return Monitor(embedded, name, clock=lambda: at, waiting=waiting).report()
+
+    assert report(now).ok
+    # What a shard or a worker notes of its own is no sign that anything was read.
+    own = [Stats(f"{kind}0", 1, microseconds(now), late=1) for kind in (SHARD, SINK)]
+    insert_stats(embedded, name, own)
+    late = report(now + PATIENCE * 0.6)
     assert [check.name for check in late.checks if not check.ok] == ["lag"]
     insert_stats(embedded, name, [Stats("t/0", 1, microseconds(now), read=1, accepted=1)])
-    assert found.report().ok
+    assert report(now + PATIENCE * 0.6).ok
+    # It was behind and reads no more.
+    assert not report(now + PATIENCE * 2).ok
+
+
+def test_work_of_the_sink_and_delays_are_added_up(embedded: Warehouse, name: str) -> None:
+    now = datetime.now(UTC)
+    at = microseconds(now)
+    empty = monitor(embedded, name, now).report().to_dict()
+    assert empty["usage_delay_seconds"]["flushes"] == 0
+    rows = [Stats("t/0", 1, at, read=10, accepted=8, quarantined=2)]
+    rows += [
+        Stats(f"{SINK}a", at, at, sink_rows=7, sink_retries=2, usage_delay_ms=1500),
+        Stats(f"{SINK}b", at, at, sink_rows=5, usage_delay_ms=500),
+        Stats(f"{SINK}b", at + 1, at, sink_retries=1),
+    ]
+    insert_stats(embedded, name, rows)
+    progress(embedded, name, now)
+    found = monitor(embedded, name, now + timedelta(seconds=5)).report().to_dict()
+    assert found["sink"] == {"rows": 12, "retries": 3}
+    assert found["usage_delay_seconds"] | {"median": 0} == {
+        "flushes": 2,
+        "median": 0,
+        "p95": 1.5,
+        "most": 1.5,
+    }
+    assert (found["success_rate"], found["counts"]["batches"]) == ("0.8000", 1)
+    assert (found["silent_seconds"], found["watermark_lag_seconds"]) == (5, 15)
+
+
+def test_a_retry_is_counted_for_its_own_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transforms.connection.time.sleep", lambda _: None)
+    left = [WarehouseUnavailable("away")] * 3
+
+    def action() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    job = uuid.uuid4().hex
+    assert patience(job).run(action) == "done"
+    assert [stats.sink_retries for stats in STATS.take(job)] == [3]
+    assert STATS.take(job) == []
 
 
 def test_a_broker_that_is_away_is_said(embedded: Warehouse, name: str) -> None:
-    def away() -> int:
+    def away(_: datetime) -> Waiting:
         raise BeammeterError("the broker does not answer")
 
-    found = Monitor(embedded, name, clock=lambda: datetime.now(UTC), lag=away).report()
-    assert [check.detail for check in found.checks if not check.ok] == [
-        "the broker does not answer"
-    ]
+    found = Monitor(embedded, name, clock=lambda: datetime.now(UTC), waiting=away).report()
+    failing = [(check.name, check.detail) for check in found.checks if not check.ok]
+    assert failing == [("lag", "the broker does not answer")]
 
 
 def test_readyz_turns_red_and_needs_no_key(world: World) -> None:
@@ -95,7 +148,10 @@ def exported(world: World) -> set[str]:
     full = f"tenant-{uuid.uuid4().hex}"
     now = datetime.now(UTC)
     progress(world.warehouse, full, now)
-    metrics = type(world.service.metrics)(full, monitor(world.warehouse, full, now, lag=3))
+    worked = Stats(f"{SINK}a", 1, microseconds(now), usage_delay_ms=1)
+    insert_stats(world.warehouse, full, [worked])
+    seen = monitor(world.warehouse, full, now, lag=3)
+    metrics = type(world.service.metrics)(full, seen, Outcomes())
     metrics.requests.labels("/x", "GET", "200").inc()
     metrics.seconds.labels("/x", "GET").observe(0.1)
     return {
@@ -132,4 +188,4 @@ def test_the_status_says_what_the_checks_found(world: World) -> None:
     assert found["status"] == "ok"
     assert {check["name"] for check in found["checks"]} == {"warehouse", "stream", "lag"}
     assert found["quarantined"]["invalid_timestamp"] == 1
-    assert replace(world.service.settings).tenant == world.tenant.name
+    assert (found["sent"], found["delivery_rate"]) == (None, None)

@@ -136,3 +136,20 @@ def test_what_was_acknowledged_is_there_after_a_kill(tmp_path: Path) -> None:
     assert log.end >= acknowledged
     assert content(log) == pairs(0, log.end)
     log.close()
+
+
+def test_the_oldest_message_that_waits_is_known_by_its_time(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log", segment_bytes=1)
+    assert log.oldest is None
+    for at in (100, 200, 300):
+        log.append([(b"k", b"v")] * 2, at)
+    found = []
+    for offset in range(7):
+        log.commit(offset)
+        found.append(log.oldest)
+    assert found == [100, 100, 200, 200, 300, 300, None]
+    log.close()
+    again = EventLog(tmp_path / "log")
+    again.append([(b"k", b"v")], 400)
+    assert again.oldest == 400
+    again.close()
