@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_runner_api_pb2
 
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
@@ -14,17 +16,27 @@ from meters.timeline import ALWAYS, Timeline
 from pipelines.streaming import Streaming
 from runners.stream_runners import stream_options
 from tests.cli import run
+from tests.services.gcs import emulated
 from tests.streaming.test_stream import CATALOG
 from transforms.kafka_client import KafkaSettings, parse_start, read_properties
 from transforms.stream_options import StreamOptions
 
+STREAMING = PipelineOptions(["--streaming"])
 
-def graph(tmp_path: Path, *, keyed: bool = True) -> beam.Pipeline:
+
+def dataflow_options(more: list[str]) -> PipelineOptions:
+    given = {"prism_location": None, "job_endpoint": None, "parallelism": 2, "state": None}
+    return stream_options("dataflow", **given, extra=more)
+
+
+def graph(
+    tmp_path: Path, given: PipelineOptions = STREAMING, *, keyed: bool = True
+) -> beam.Pipeline:
     path = tmp_path / "catalog.yaml"
     path.write_text(CATALOG, encoding="utf-8")
     kafka = KafkaSettings("broker:9092", "events", "group", splits=3)
     options = StreamOptions("job", "default", "clickhouse://u@h:8123/db", kafka, shards=4)
-    pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
+    pipeline = beam.Pipeline(options=given)
     Streaming(options, Timeline([(ALWAYS, load_catalog(str(path)))]), keyed).build(pipeline)
     return pipeline
 
@@ -33,7 +45,7 @@ def test_the_graph_has_an_unbounded_source_and_keyed_state(tmp_path: Path) -> No
     proto = graph(tmp_path).to_runner_api()
     names = {t.unique_name: t for t in proto.components.transforms.values()}
     payloads = {
-        name: beam.portability.api.beam_runner_api_pb2.ParDoPayload.FromString(t.spec.payload)
+        name: beam_runner_api_pb2.ParDoPayload.FromString(t.spec.payload)
         for name, t in names.items()
         if t.spec.urn == "beam:transform:pardo:v1"
     }
@@ -62,15 +74,28 @@ def test_the_stage_that_reads_has_an_output_where_state_is_not_keyed(tmp_path: P
     assert outputs == {"beam:transform:group_by_key:v1"}
 
 
+def test_dataflow_translates_the_stream_into_a_job(tmp_path: Path) -> None:
+    """Dataflow's own runner makes a template of it: all of a launch but the call that starts it."""
+    with emulated("usage") as bucket:
+        more = ["--project=usage-project", "--region=europe-west1"]
+        more += [f"--{name}_location=gs://usage/{name}" for name in ("temp", "staging", "template")]
+        more += ["--sdk_container_image=images.example/beammeter:1", "--sdk_location=container"]
+        graph(tmp_path, dataflow_options(more)).run()
+        job = json.loads(bucket.blob("template").download_as_bytes())
+        [staged] = [b for b in bucket.list_blobs() if b.name.endswith("/pipeline.pb")]
+        pipeline = beam_runner_api_pb2.Pipeline.FromString(staged.download_as_bytes())
+    assert job["type"] == "JOB_TYPE_STREAMING"
+    assert "enable_streaming_engine" in job["environment"]["experiments"]
+    [pool] = job["environment"]["workerPools"]
+    assert pool["workerHarnessContainerImage"] == "images.example/beammeter:1"
+    steps = {t.unique_name: t.spec for t in pipeline.components.transforms.values()}
+    shards = beam_runner_api_pb2.ParDoPayload.FromString(steps["Shards"].payload)
+    assert set(shards.state_specs) >= {"nonce", "about", "pending", "cells", "seen_6"}
+    assert beam_runner_api_pb2.ParDoPayload.FromString(steps["Read"].payload).restriction_coder_id
+
+
 def test_options_of_dataflow_follow_behind_ours() -> None:
-    options = stream_options(
-        "dataflow",
-        prism_location=None,
-        job_endpoint=None,
-        parallelism=2,
-        state=None,
-        extra=["--project=p", "--region=r"],
-    )
+    options = dataflow_options(["--project=p", "--region=r"])
     assert options.view_as(StandardOptions).runner == "DataflowRunner"
     assert options.view_as(StandardOptions).streaming
 
