@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from service import (
     bill_routes,
     dashboard_routes,
+    flexprice_routes,
     ingest_routes,
     pipeline_routes,
     quarantine_routes,
@@ -46,6 +47,7 @@ def routers(service: Service) -> Sequence[APIRouter]:
             pipeline_routes.router,
             quarantine_routes.router,
             usage_routes.router,
+            flexprice_routes.router,
             bill_routes.router,
             dashboard_routes.router,
         ]

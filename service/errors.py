@@ -135,16 +135,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return answer(ApiError(found.status_code, code, found.detail, headers=headers), request)
 
 
-async def _wrong_parameters(request: Request, error: Exception) -> Response:
-    faults = [
+def faults_of(error: RequestValidationError) -> list[Fault]:
+    """What is wrong with a request, by the place of each parameter or field."""
+    return [
         Fault(
             path=".".join(str(part) for part in found["loc"]),
             reason=found["type"],
             value=_shown(found.get("input")),
             expected=found["msg"],
         )
-        for found in cast(RequestValidationError, error).errors()
+        for found in error.errors()
     ]
+
+
+async def _wrong_parameters(request: Request, error: Exception) -> Response:
+    faults = faults_of(cast(RequestValidationError, error))
     detail = f"{faults[0].path}: {faults[0].expected} (got {faults[0].value!r})"
     return answer(ApiError(422, "invalid_parameter", detail, faults=faults), request)
 

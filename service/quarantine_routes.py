@@ -16,11 +16,12 @@ from service.answers import json_answer, shown
 from service.context import Service, service_of
 from service.cursors import no_cursor, read_cursor, write_cursor
 from service.errors import ApiError
+from service.json_routes import JsonRoute
 from service.reader import MOST_TEXT, Administers, Reads, instant, span, wrong
 from transforms.replay import Place
 from warehouse.quarantine import Refused, Selection, newest_open
 
-router = APIRouter(prefix="/v1/quarantine", tags=["pipeline"])
+router = APIRouter(prefix="/v1/quarantine", tags=["pipeline"], route_class=JsonRoute)
 
 Name = Annotated[str, Query(max_length=MOST_TEXT)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
@@ -103,8 +104,8 @@ def replay(
     What is accepted now is counted, once, and leaves the quarantine; the rest stays.
     """
     del administer
-    start, end = instant("body.from", again.from_time), instant("body.to", again.to_time)
-    span(start, end, "body.to")
+    start, end = instant("from", again.from_time), instant("to", again.to_time)
+    span(start, end, "to")
     if service.replay is None:
         raise ApiError(503, "no_replay", "this server cannot replay; use `beammeter replay`")
     chosen = Selection(again.reason, again.meter, again.origin, again.customer, start, end)

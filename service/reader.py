@@ -104,12 +104,12 @@ def span(start: datetime | None, end: datetime | None, path: str = "to") -> None
         raise wrong(path, end.isoformat(), f"after {start.isoformat()}")
 
 
-def zone(text: str) -> str:
+def zone(text: str, path: str = "zone") -> str:
     """The name of a time zone. Raises 400."""
     try:
         return zone_info(text).key or text
     except ValueError:
-        raise wrong("zone", text, "an IANA name such as Europe/Berlin") from None
+        raise wrong(path, text, "an IANA name such as Europe/Berlin") from None
 
 
 def known(path: str, name: str | None, names: Iterable[str]) -> str | None:
@@ -119,7 +119,9 @@ def known(path: str, name: str | None, names: Iterable[str]) -> str | None:
     return name
 
 
-def groups(catalog: Catalog, given: Mapping[str, list[str]]) -> dict[str, list[str]]:
+def groups(
+    catalog: Catalog, given: Mapping[str, list[str]], path: str = "filter"
+) -> dict[str, list[str]]:
     """Conditions on group values, as `Selection` takes them. Raises 400 for an unknown key.
 
     A value stands for the text, and for the JSON number, boolean or null that it writes.
@@ -127,12 +129,13 @@ def groups(catalog: Catalog, given: Mapping[str, list[str]]) -> dict[str, list[s
     keys = {name for meter in catalog.meters for name in meter.group_by}
     found: dict[str, list[str]] = {}
     for name, values in given.items():
-        known(f"filter.{name}", name, keys)
-        found[name] = [text for value in values for text in _scalars(value)]
+        known(f"{path}.{name}", name, keys)
+        found[name] = [text for value in values for text in scalars(value)]
     return found
 
 
-def _scalars(value: str) -> list[str]:
+def scalars(value: str) -> list[str]:
+    """The canonical JSON scalars that a value in a request stands for."""
     texts = [canonical_json(value)]
     if is_json(value) and not isinstance(scalar := parse_json(value), dict | list | str):
         texts.append(canonical_json(scalar))

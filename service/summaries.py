@@ -16,7 +16,7 @@ from meters.catalog import Catalog, Meter
 from meters.numbers import from_scaled, to_scaled
 from meters.zones import local_date
 from warehouse.client import Warehouse
-from warehouse.overview import Dimension, usage_summary
+from warehouse.overview import STEPS, Dimension, usage_summary
 from warehouse.usage_series import Selection
 
 MOST_BUCKETS = 1_000_000
@@ -118,7 +118,7 @@ def _bucketed(
         warehouse,
         tenant,
         chosen,
-        ["customer", "subscription", "bucket", *(name for name in by if name in _TIMES)],
+        ["customer", "subscription", "bucket", *(name for name in by if name in STEPS)],
         zone=zone,
         limit=MOST_BUCKETS,
     ).to_pylist()
@@ -141,9 +141,6 @@ def _bucketed(
         Figure(meter.id, dict(zip(by, slot, strict=True)), from_scaled(value), events)
         for slot, (value, events) in sums.items()
     ]
-
-
-_TIMES = ("hour", "day", "week", "month")
 
 
 def _result(meter: Meter, rows: Iterable[Mapping[str, Any]]) -> int:

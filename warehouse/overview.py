@@ -11,7 +11,7 @@ side by side here. `max`, `min` and `latest` are those of all customers together
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -22,15 +22,22 @@ from warehouse.parameters import Value
 from warehouse.queries import KEY
 from warehouse.usage_series import Selection
 
-Dimension = Literal[
-    "meter", "customer", "subscription", "bucket", "hour", "day", "week", "month", "group"
-]
+Step = Literal["hour", "3hour", "6hour", "12hour", "day", "week", "month"]
+Dimension = Literal["meter", "customer", "subscription", "bucket", "group"] | Step
+STEPS: tuple[Step, ...] = get_args(Step)
+"""Dimensions of time; hours by several begin at midnight."""
 
+_HOURS = (
+    "toDateTime64(toStartOfInterval(bucket_start, INTERVAL {} HOUR, {{zone:String}}), 6, 'UTC')"
+)
 _DIMENSIONS: dict[Dimension, str] = {
     "meter": "toString(meter)",
     "customer": "external_customer_id",
     "subscription": "external_subscription_id",
     "hour": "toDateTime64(toStartOfHour(bucket_start, {zone:String}), 6, 'UTC')",
+    "3hour": _HOURS.format(3),
+    "6hour": _HOURS.format(6),
+    "12hour": _HOURS.format(12),
     "day": "toDateTime64(toStartOfDay(bucket_start, {zone:String}), 6, 'UTC')",
     "bucket": "bucket_start",
     "week": "toDateTime64("
@@ -119,7 +126,7 @@ def usage_summary(
         order=order,
     )
     given: dict[str, Value] = {**values, "limit": limit}
-    if {"hour", "day", "week", "month"} & set(by):
+    if set(STEPS) & set(by):
         given["zone"] = zone
     if "group" in by:
         given["group"] = canonical_json(group or "")[1:-1]

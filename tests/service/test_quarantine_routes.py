@@ -16,6 +16,7 @@ from meters.catalog import Catalog
 from runners.quarantine import replay_counts
 from service.app import create_app
 from service.context import Service
+from service.json_routes import LIMITS
 from service.keys import KeyStore
 from service.settings import Settings
 from tests.pipelines.runs import Tenant
@@ -133,22 +134,35 @@ def test_only_what_is_chosen_is_tried(refused: World, chosen: Row) -> None:
 @pytest.mark.parametrize(
     ("body", "path"),
     [
-        ({"reasons": "x"}, "body.reasons"),
-        ({"from": "yesterday"}, "body.from"),
-        ({"from": AT, "to": AT}, "body.to"),
-        ({"customer": 5}, "body.customer"),
-        ({"fix": {}}, "body.fix"),
-        ({"fix": [{"origin": "a", "origin_row": -1, "payload": "{}"}]}, "body.fix.0.origin_row"),
-        ({"fix": [{"origin": "a", "origin_row": 1}]}, "body.fix.0.payload"),
-        ([], "body"),
+        ({"reasons": "x"}, "reasons"),
+        ({"from": "yesterday"}, "from"),
+        ({"from": AT, "to": AT}, "to"),
+        ({"customer": 5}, "customer"),
+        ({"fix": {}}, "fix"),
+        ({"fix": [{"origin": "a", "origin_row": -1, "payload": "{}"}]}, "fix[0].origin_row"),
+        ({"fix": [{"origin": "a", "origin_row": 1}]}, "fix[0].payload"),
+        ([], ""),
     ],
 )
 def test_a_wrong_field_is_named(refused: World, body: Any, path: str) -> None:
     got = refused.post("/v1/quarantine/replay", body, refused.key("admin"))
-    assert got.status_code in (400, 422)
+    assert got.status_code == 400
     faults = got.json()["errors"]
     assert path in {fault["path"] for fault in faults}
     assert all(fault["expected"] for fault in faults)
+
+
+def test_a_body_that_is_too_large_or_no_json_is_refused(refused: World) -> None:
+    headers = {"x-api-key": refused.key("admin"), "content-type": "application/json"}
+
+    def send(content: bytes) -> Row:
+        got = refused.client.post("/v1/quarantine/replay", content=content, headers=headers)
+        found: Row = got.json()
+        return found
+
+    assert send(b'{"reason": "' + b"x" * LIMITS.body + b'"}')["status"] == 413
+    broken = send(b'{\n"reason": }')
+    assert (broken["status"], broken["line"], broken["column"]) == (400, 2, 11)
 
 
 def test_who_may_not_changes_nothing(refused: World) -> None:
