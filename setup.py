@@ -64,6 +64,10 @@ setup(
         "s3": ["apache-beam[aws]>=2.70,<3"],
         "pdf": ["weasyprint>=63,<70"],
         "gcs": ["apache-beam[gcp]>=2.70,<3"],
+        "otel": [
+            "opentelemetry-sdk>=1.30,<2",
+            "opentelemetry-exporter-otlp-proto-http>=1.30,<2",
+        ],
         "postgres": ["psycopg[binary]>=3.2,<4"],
         "dev": [
             "pytest>=8.3,<10",
@@ -80,6 +84,8 @@ setup(
             "apache-beam[aws,gcp]>=2.70,<3",
             "gcp-storage-emulator>=2026.7",
             "httpx2>=2,<3",
+            "opentelemetry-sdk>=1.30,<2",
+            "opentelemetry-exporter-otlp-proto-http>=1.30,<2",
             "schemathesis>=4,<5",
             "flexprice>=2.1,<3",
             "selenium>=4.27,<5",

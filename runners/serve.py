@@ -33,6 +33,7 @@ from transforms.event_log import EventLog
 from transforms.kafka_client import KafkaSettings, check_topic
 from warehouse.client import Warehouse
 from warehouse.failures import ONCE
+from warehouse.tracing import begin
 
 SPOOL = "beammeter-spool"
 """The folder of the local log where none is given."""
@@ -57,6 +58,7 @@ class ServeCommand:
 
 def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand) -> None:
     """Serve until SIGINT or SIGTERM."""
+    begin()
     rates = Limits(requests_rate=command.requests_rate, events_rate=command.events_rate)
     settings = Settings(command.host, command.port, command.tenant, rates)
     keys = KeyStore(key_file)

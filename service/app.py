@@ -25,6 +25,8 @@ from service.errors import add_handlers
 from service.front import Front
 from service.metrics import CountRequests
 from service.request_ids import RequestIds
+from service.traces import Traces
+from warehouse import tracing
 
 DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
 
@@ -81,6 +83,8 @@ def create_app(service: Service) -> FastAPI:
 
     app.add_middleware(Front, service=service)
     app.add_middleware(CountRequests, metrics=service.metrics)
+    if tracing.is_on():
+        app.add_middleware(Traces)
     app.add_middleware(RequestIds)
     return app
 

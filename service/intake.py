@@ -13,6 +13,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -32,6 +33,7 @@ from service.json_shapes import Items
 from service.outcomes import Outcomes
 from service.settings import Limits
 from service.sinks import Record, Sink, Written
+from warehouse.tracing import is_on, span
 
 _TEXTS = (*IDS, SUBSCRIPTION)
 _NO_PROPERTIES = msgspec.Raw(b"{}")
@@ -74,6 +76,8 @@ class _Request:
     whole: bool
     future: asyncio.Future[Taken]
     taken: Taken
+    context: Context | None = None
+    """That of the request, for the sink to know its span."""
 
 
 class Intake:
@@ -131,10 +135,14 @@ class Intake:
                 made = secrets.token_hex(16) if make_id is None else make_id(place)
                 event.event_id = taken.made[place] = made
         future: asyncio.Future[Taken] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Request(tenant, items, names or {}, whole, future, taken))
-        self._waiting += len(items.found)
-        self._wake.set()
-        return await future
+        request = _Request(tenant, items, names or {}, whole, future, taken)
+        with span("accept", {"beammeter.events": items.size}, kind="producer"):
+            if is_on():
+                request.context = copy_context()
+            self._pending.append(request)
+            self._waiting += len(items.found)
+            self._wake.set()
+            return await future
 
     async def _work(self) -> None:
         while True:
@@ -200,7 +208,11 @@ class Intake:
             if not future.done():
                 future.set_result(taken)
 
-        self._sink.write(records, now).add_done_callback(settled)
+        if request.context is None:
+            written = self._sink.write(records, now)
+        else:
+            written = request.context.run(self._sink.write, records, now)
+        written.add_done_callback(settled)
 
     def _wrong(
         self, events: Sequence[Event], received: datetime, clock: str

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -19,6 +20,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from service.settings import Limits
 from service.sinks import Record, Written
 from transforms.kafka_client import KafkaSettings
+from transforms.kafka_messages import TRACED
+from warehouse.tracing import current
 
 _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 0.002
@@ -49,6 +52,7 @@ class KafkaSink:
         self._open: dict[_Request, None] = {}
         self._unsent: list[dict[str, Any]] = []
         self._done: list[_Request] = []
+        self._traced = False
         self._waiting = 0
         self._busy = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -102,6 +106,9 @@ class KafkaSink:
             {"key": key, "value": value, "callback": partial(settled, request, place)}
             for place, (key, value) in enumerate(records)
         ]
+        if (traced := current()) is not None:
+            self._unsent[-len(records)]["headers"] = {TRACED: traced.encode()}
+            self._traced = True
         self._open[request] = None
         self._waiting += len(records)
         self._busy.set()
@@ -109,6 +116,23 @@ class KafkaSink:
 
     def _send(self) -> None:
         messages, self._unsent = self._unsent, []
+        if self._traced:
+            self._traced = False
+            # A batch takes no headers: what has some goes by itself, in its place.
+            for _, run in groupby(messages, lambda message: message.get("headers")):
+                self._hand_over(list(run))
+        else:
+            self._hand_over(messages)
+
+    def _hand_over(self, messages: list[dict[str, Any]]) -> None:
+        if "headers" in messages[0]:
+            for message in messages:
+                callback = message.pop("callback")
+                try:
+                    self._producer.produce(self._settings.topic, on_delivery=callback, **message)
+                except (KafkaException, BufferError) as error:
+                    callback(error, None)
+            return
         try:
             queued = self._producer.produce_batch(self._settings.topic, messages)
         except (KafkaException, BufferError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from meters.zones import LEAST_US
+from warehouse.tracing import Traced
 
 Packed = tuple[int, int, bytes]
 """Version of the catalog, rows, and the packed slim frame."""
@@ -16,7 +17,8 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
     `sent` is when the split made it, `clock` the greatest record time that the split has
     seen, `watermark` a bound below which it expects no more events, or None where it
     cannot tell yet. `signature` names the catalogs that made the frames, and `newest` is
-    the greatest time of an event in them.
+    the greatest time of an event in them. `traced` are the spans that
+    brought them.
     """
 
     split: int
@@ -29,6 +31,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
     signature: str
     newest: int = LEAST_US
     frames: list[Packed] = []
+    traced: tuple[Traced, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -20,6 +20,7 @@ from meters.mapping import Mapping
 from transforms.format_jsonl import LineReader
 from transforms.format_text import Lines
 from transforms.raw import MAX_ROW, BadRow, payload_text
+from warehouse.tracing import Traced
 
 
 class _Owner(msgspec.Struct):
@@ -27,6 +28,9 @@ class _Owner(msgspec.Struct):
 
 
 _OWNER = msgspec.json.Decoder(_Owner)
+TRACED = "traceparent"
+"""The header with the span of the request that brought a message; W3C's name and form."""
+
 _NAMES_TENANT = b'"tenant_id"'
 _NONE = np.empty(0, dtype=np.int64)
 
@@ -38,7 +42,7 @@ class Messages:
     Times are microseconds, UTC: `recorded` is Kafka's record time, `now` that of the
     poll. `next` has the next offset of each partition, `at_end` the partitions that were
     read to their end. `tick` asks for a flush; `drained` says that the split has been idle
-    for long enough.
+    for long enough. `traced` are spans that brought them, where this process traces.
     """
 
     split: int
@@ -52,6 +56,7 @@ class Messages:
     at_end: frozenset[int] = frozenset()
     tick: bool = False
     drained: bool = False
+    traced: tuple[Traced, ...] = ()
 
 
 @dataclass(frozen=True)

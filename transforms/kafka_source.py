@@ -35,7 +35,8 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 from confluent_kafka import Message
 
 from transforms.kafka_client import Int64s, KafkaSettings, SplitConsumer, places
-from transforms.kafka_messages import Messages
+from transforms.kafka_messages import TRACED, Messages
+from warehouse.tracing import MOST_LINKS, TRACED_LENGTH, Traced, is_on
 
 MOST_MESSAGES = 25_000
 """Messages of one poll, which become one batch."""
@@ -285,7 +286,19 @@ def read(
         at_end=frozenset(used.consumer.at_end),
         tick=tick,
         drained=idle_seconds is not None and now - used.busy >= idle_seconds,
+        traced=_traced(messages) if is_on() else (),
     )
+
+
+def _traced(messages: list[Message]) -> tuple[Traced, ...]:
+    """The spans of the requests that brought these, the first of many."""
+    found = [
+        value.decode("latin-1")
+        for message in messages
+        for name, value in list[Any](message.headers() or ())
+        if name == TRACED and isinstance(value, bytes) and len(value) == TRACED_LENGTH
+    ]
+    return tuple(dict.fromkeys(found))[:MOST_LINKS]
 
 
 def _recorded(messages: list[Message]) -> Int64s:

@@ -36,6 +36,7 @@ from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
 from warehouse.ownership import Progress, mark_dirty, write_progress
 from warehouse.stats import SHARD, Stats, insert_stats
+from warehouse.tracing import span
 from warehouse.writes import insert_usage, insert_usage_values
 
 MOST_PENDING = 100_000
@@ -115,6 +116,7 @@ class ShardWork:
         shard.clock = max(shard.clock, delivery.clock)
         shard.drained[split] = delivery.drained
         shard.pending += delivery.frames
+        shard.traced += delivery.traced
         if delivery.frames and delivery.sent <= shard.loaded_at:
             shard.counts_duplicates = False
         if shard.pending_rows >= MOST_PENDING:
@@ -128,17 +130,25 @@ class ShardWork:
         state = shard.state
         effects.forgotten = state.turn(slice_of(shard.clock, self._options.horizon_us))
         if shard.pending:
-            frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
-            step = state.step(frames)
-            self._write(number, shard, step)
-            STATS.worked(self._options.job, delay_ms=_delay_ms(frames))
-            effects.fresh, effects.cells = step.fresh, step.partial
-            shard.pending = []
-            if len(state.identities) > self._options.budget:
-                effects.forgotten += state.shrink(self._options.budget)
+            about = {"beammeter.shard": number, "beammeter.events": shard.pending_rows}
+            with span("flush", about, kind="consumer", links=shard.traced):
+                self._count(number, shard, effects)
         shard.flushed_at = time.monotonic()
         self._close(number, shard, splits)
         return effects
+
+    def _count(self, number: int, shard: Shard, effects: Effects) -> None:
+        """Count what is pending, and write what changed."""
+        state = shard.state
+        frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
+        step = state.step(frames)
+        self._write(number, shard, step)
+        STATS.worked(self._options.job, delay_ms=_delay_ms(frames))
+        effects.fresh, effects.cells = step.fresh, step.partial
+        shard.pending = []
+        shard.traced = []
+        if len(state.identities) > self._options.budget:
+            effects.forgotten += state.shrink(self._options.budget)
 
     def _write(self, number: int, shard: Shard, step: Step) -> None:
         """Marks first, then values, then rows: a row never stands without its values."""

@@ -14,22 +14,24 @@ from dataclasses import dataclass, field
 
 from meters.stream_state import ShardState
 from transforms.deliveries import Packed
+from warehouse.tracing import Traced
 
 
 @dataclass
 class Shard:
     """A shard as its worker knows it, beside what the rules need (`ShardState`).
 
-    `pending` are deliveries that came since the last flush. `watermarks`, `sent` and
-    `drained` are the last word of each split, `watermark` is the least one once all have
-    spoken. `logged` counts the rows in the log of partial cells. Events that were sent
-    before `loaded_at` may have been loaded as raw rows, so they tell nothing about
-    duplicates. A shard that was `released` has given its buckets away and loads them again
-    before it goes on.
+    `pending` are deliveries that came since the last flush, `traced` the spans behind them.
+    `watermarks`, `sent` and `drained` are the last word of each split, `watermark` is the
+    least one once all have spoken. `logged` counts the rows in the log of partial cells.
+    Events that were sent before `loaded_at` may have been loaded as raw rows, so they tell
+    nothing about duplicates. A shard that was `released` has given its buckets away and
+    loads them again before it goes on.
     """
 
     state: ShardState
     pending: list[Packed] = field(default_factory=list)
+    traced: list[Traced] = field(default_factory=list)
     watermarks: dict[int, int] = field(default_factory=dict)
     sent: dict[int, int] = field(default_factory=dict)
     drained: dict[int, bool] = field(default_factory=dict)

@@ -36,6 +36,7 @@ from transforms.deliveries import Packed, decode
 from transforms.shard_flush import Effects, ShardWork
 from transforms.shard_memory import MEMORY, Shard
 from transforms.stream_options import StreamOptions
+from warehouse.tracing import begin
 
 _CELLS = CellsCoder()
 _LEAST_LOG = 50_000
@@ -91,6 +92,7 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         """Open the warehouse once a worker."""
         warehouse = connect_patiently(self._options.warehouse, self._options.job)
         self._work = ShardWork(warehouse, self._options, self._timeline)
+        begin()
 
     def process(
         self,

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import functools
 import gc
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 
 import apache_beam as beam
 import polars as pl
@@ -39,6 +41,7 @@ from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
 from transforms.stream_watermarks import WATERMARKS
 from warehouse.stats import Stats, insert_stats
+from warehouse.tracing import Traced, begin, span
 from warehouse.writes import insert_events, insert_quarantine
 
 _YOUNG = 50_000
@@ -60,6 +63,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._writer = ThreadPoolExecutor(max_workers=1)
         self._catalogs = CATALOGS.of(self._options.job, self._options.tenant, self._first)
         _collect_seldom()
+        begin()
 
     def start_bundle(self) -> None:
         """A bundle that failed leaves nothing behind; its catalogs are those of now."""
@@ -70,6 +74,8 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         self._deliveries: list[WindowedValue] = []
         self._reached: dict[int, dict[int, int]] = {}
         self._ticked = False
+        self._began: int | None = None
+        self._traced: list[Traced] = []
 
     def teardown(self) -> None:
         """Stop the thread."""
@@ -84,6 +90,8 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         by_shard: dict[int, list[Packed]] = {}
         newest: dict[int, int] = {}
         if messages.values:
+            self._began = self._began or time.time_ns() // 1000
+            self._traced += messages.traced
             for shard, at, packed in self._ingest(messages):
                 by_shard.setdefault(shard, []).append(packed)
                 newest[shard] = max(at, newest.get(shard, at))
@@ -99,6 +107,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
                 signature=self._timeline.signature,
                 newest=newest.get(shard, LEAST_US),
                 frames=by_shard.get(shard, []),
+                traced=messages.traced if shard in by_shard else (),
             )
             at = Timestamp(micros=messages.now)
             element = WindowedValue((shard, encode(delivery)), at, (GlobalWindow(),))
@@ -106,12 +115,25 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Nothing is handed on, or committed, before all raw rows of the bundle are written."""
+        if self._began is None:
+            self._store()
+        else:
+            read = sum(entry.read for entry in self._stats)
+            refused = sum(entry.quarantined for entry in self._stats)
+            about = {"beammeter.events": read, "beammeter.refused": refused}
+            with span("ingest", about, kind="consumer", links=self._traced, since=self._began):
+                self._store()
+        yield from self._deliveries
+
+    def _store(self) -> None:
+        """Write the raw rows, and then tell the source how far it may commit."""
         writes: list[Future[None]] = []
         rows = 0
         if self._events:
             events = pa.concat_tables(self._events)
             rows += events.num_rows
-            writes.append(self._writer.submit(insert_events, self._warehouse, events))
+            insert = functools.partial(insert_events, self._warehouse, events)
+            writes.append(self._writer.submit(copy_context().run, insert))
         if self._refused:
             refused = pa.concat_tables(self._refused)
             rows += refused.num_rows
@@ -127,7 +149,6 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
         progress.advance("quarantined", sum(entry.quarantined for entry in self._stats))
         for split, offsets in self._reached.items():
             CONSUMERS.commit(self._options.job, split, offsets)
-        yield from self._deliveries
 
     def _ingest(self, messages: Messages) -> Iterator[tuple[int, int, Packed]]:
         options = self._options

@@ -20,9 +20,11 @@ try later) or `WarehouseError` (final), with one line of text.
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -37,6 +39,7 @@ from warehouse.failures import Retries
 from warehouse.migrations import migrate
 from warehouse.parameters import Parameters, Plain, plain_value
 from warehouse.server import ServerEngine
+from warehouse.tracing import is_on, within
 
 _COLUMNS = """
 SELECT name, type, default_kind FROM system.columns
@@ -46,6 +49,9 @@ ORDER BY position
 """
 
 _CONNECT_RETRIES = Retries(attempts=3, first_pause=0.2)
+
+_TABLE = re.compile(r"\b(?:FROM|INTO|TABLE)\s+(\w+)")
+_CLICKHOUSE: dict[str, str | int] = {"db.system.name": "clickhouse"}
 
 _migrating = threading.Lock()
 
@@ -106,12 +112,14 @@ class Warehouse:
     def command(self, sql: str, parameters: Parameters | None = None) -> None:
         """Runs a statement that has no result."""
         values = _plain(parameters)
-        self._retries.run(lambda: self._engine.command(sql, values))
+        with _spanned(sql):
+            self._retries.run(lambda: self._engine.command(sql, values))
 
     def query_arrow(self, sql: str, parameters: Parameters | None = None) -> pa.Table:
         """The whole result of a query."""
         values = _plain(parameters)
-        return self._retries.run(lambda: self._engine.query(sql, values))
+        with _spanned(sql):
+            return self._retries.run(lambda: self._engine.query(sql, values))
 
     def query_rows(self, sql: str, parameters: Parameters | None = None) -> list[dict[str, object]]:
         """The rows of a query; for results that are small."""
@@ -140,7 +148,9 @@ class Warehouse:
         if isinstance(rows, pa.RecordBatch):
             rows = pa.Table.from_batches([rows])
         fitted = self._columns_of(table).fit(table, rows)
-        self._retries.run(lambda: self._engine.insert(table, fitted))
+        told = {**_CLICKHOUSE, "db.collection.name": table, "beammeter.rows": rows.num_rows}
+        with within(f"INSERT {table}", told, "client"):
+            self._retries.run(lambda: self._engine.insert(table, fitted))
 
     def insert_rows(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
         """Appends rows given as mappings from column to value; for few rows."""
@@ -201,6 +211,15 @@ class Warehouse:
 
     def __repr__(self) -> str:
         return f"Warehouse({self.name})"
+
+
+def _spanned(sql: str) -> AbstractContextManager[object]:
+    """A span that names the statement by its first word and its first table."""
+    if not is_on():
+        return nullcontext()
+    table = _TABLE.search(sql)
+    summary = " ".join(sql.split(None, 1)[:1]) + (f" {table[1]}" if table else "")
+    return within(summary, {**_CLICKHOUSE, "db.query.summary": summary}, "client")
 
 
 def _plain(parameters: Parameters | None) -> dict[str, Plain]:
