@@ -1,63 +1,101 @@
-"""Events through `beammeter serve` into a real broker, loaded by wrk over loopback.
+"""Events through `beammeter serve` into a real broker, over loopback.
 
 python -m benchmarks.ingest.run --seconds 8
 
-Server, broker and load tool share the machine. p99 at half the load is measured with as many
-connections as give about half of the rate.
+Server, broker and load (`load.go`) share the machine. First as many requests as are answered,
+then constant rates, where the time of an answer counts from when its request was due. Each load
+has some seconds before it is measured, as the broker's first ones compile its code.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tests.service.servers import Server
 from tests.services.kafka import Kafka
 
-LOADS = ((1, 32), (1, 4), (100, 8), (100, 1), (1000, 4), (1000, 1))
-"""Events of a request, connections."""
+LOADS = (
+    (1, 64, 0),
+    (1, 64, 1250),
+    (100, 8, 0),
+    (100, 16, 200),
+    (1000, 4, 0),
+    (1000, 8, 20),
+)
+"""Events of a request, connections, requests a second (0: as many as are answered)."""
 
 
 def main() -> None:
     """Measure each load in turn."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--local", action="store_true", help="into the local log, no broker")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        load = build(folder)
         if given.local:
             server = Server(folder, "--clickhouse", f"chdb://{folder / 'data'}")
             server.process._command += ["--catalog", str(server.catalog)]
-            measure(server, given.seconds)
+            measure(load, server, given.seconds)
             return
         with Kafka() as kafka:
             kafka.create_topic("events", partitions=4)
-            measure(Server(folder, "--bootstrap-servers", kafka.bootstrap), given.seconds)
+            measure(load, Server(folder, "--bootstrap-servers", kafka.bootstrap), given.seconds)
 
 
-def measure(server: Server, seconds: int) -> None:
+def build(folder: Path) -> Path:
+    """The load program, compiled."""
+    program = folder / "load"
+    source = Path(__file__).with_name("load.go")
+    subprocess.run(["go", "build", "-o", str(program), str(source)], check=True)
+    return program
+
+
+def measure(load: Path, server: Server, seconds: float) -> None:
     """Print a line for each load."""
     server.start()
-    script = str(Path(__file__).with_name("bulk.lua"))
-    for events, connections in LOADS:
+    for events, connections, rate in LOADS:
         before = times(server.process.pid)
-        done = subprocess.run(
-            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script, server.url],
-            env=os.environ | {"EVENTS": str(events), "KEY": server.key},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        found = sent(load, server, events, connections, rate, seconds)
         spent = times(server.process.pid) - before
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
-        print(f"connections {connections} server {spent:.1f} s of processor {lines[0]}")
+        print(
+            f"{events} events, {connections} connections, "
+            f"{f'{rate} requests/s asked for' if rate else 'closed loop'}: "
+            f"{found['requests_per_second']:.0f} requests/s, "
+            f"{events * found['requests_per_second']:.0f} events/s, "
+            f"p50 {found['p50_ms']:.1f}, p99 {found['p99_ms']:.1f}, p99.9 {found['p999_ms']:.1f}, "
+            f"most {found['most_ms']:.1f} ms, wrong {found['wrong']}, "
+            f"server {spent:.1f} s of processor"
+        )
         sys.stdout.flush()
     print("exit", server.end())
+
+
+def sent(
+    load: Path, server: Server, events: int, connections: int, rate: float, seconds: float
+) -> dict[str, Any]:
+    """What the load program says of one load."""
+    options = {
+        "address": server.url.removeprefix("http://"),
+        "events": events,
+        "connections": connections,
+        "rate": rate,
+        "seconds": seconds,
+    }
+    command = [str(load), *(f"-{name}={value}" for name, value in options.items())]
+    done = subprocess.run(
+        command, env=os.environ | {"KEY": server.key}, capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def times(pid: int) -> float:
