@@ -8,6 +8,7 @@ key. Unknown keys are refused everywhere.
 from __future__ import annotations
 
 import pickle
+import zlib
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from typing import Annotated
@@ -145,10 +146,13 @@ class Catalog(Model):
 
     @cached_property
     def pickled(self) -> bytes:
-        """What `catalog_of` reads: the fields alone, without what is derived from them."""
+        """What `catalog_of` reads: the fields alone, without what is derived from them.
+
+        Compressed, as Beam does it for every step that has a catalog, and more slowly.
+        """
         state = self.__getstate__()
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return pickle.dumps({**state, "__dict__": fields})
+        return zlib.compress(pickle.dumps({**state, "__dict__": fields}), level=1)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Catalog], tuple[bytes]]:
         return catalog_of, (self.pickled,)
@@ -158,5 +162,6 @@ class Catalog(Model):
 def catalog_of(content: bytes) -> Catalog:
     """The catalog that was `pickled`; the same object each time."""
     catalog = Catalog.__new__(Catalog)
-    catalog.__setstate__(pickle.loads(content))  # noqa: S301 (our own bytes, as any pickle)
+    state = pickle.loads(zlib.decompress(content))  # noqa: S301 (our own bytes, as any pickle)
+    catalog.__setstate__(state)
     return catalog

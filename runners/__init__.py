@@ -1,5 +1,6 @@
 """The command line, and how a pipeline is launched."""
 
-from runners.allocators import keep_freed_memory
+from runners.allocators import collect_seldom, keep_freed_memory
 
 keep_freed_memory()
+collect_seldom()

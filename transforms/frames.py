@@ -28,23 +28,17 @@ SLICED_ROWS = 8_192
 
 def cut(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, int, pl.DataFrame]]:
     """(shard, slice, rows): by customer (an unknown one: by identity), so that copies meet."""
-    for shard, mine in _split(slim, "shard", _owner(shards)) if shards > 1 else [(0, slim)]:
-        if mine.height < SLICED_ROWS:
-            if mine.height:
-                yield shard, WHOLE, mine
-            continue
-        for number, part in _split(mine, "slice", pl.col("identity_low") % SLICES):
-            yield shard, number, part
-
-
-def _owner(shards: int) -> pl.Expr:
-    return pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity")) % shards
-
-
-def _split(frame: pl.DataFrame, name: str, by: pl.Expr) -> Iterator[tuple[int, pl.DataFrame]]:
-    parts = frame.with_columns(by.alias(name)).partition_by(name, as_dict=True, include_key=False)
-    for key, part in parts.items():
-        yield int(key[0]), part
+    owner = pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity")) % shards
+    placed = slim.with_columns(owner.alias("place"))
+    sizes = placed["place"].value_counts()
+    large = sizes.filter(pl.col("count") >= SLICED_ROWS)["place"]
+    # One number for shard and slice, 0 for all identities: each row is moved but once.
+    is_large = pl.col("place").is_in(large.implode())
+    part_slice = pl.when(is_large).then(pl.col("identity_low") % SLICES + 1).otherwise(0)
+    placed = placed.with_columns(pl.col("place") * (SLICES + 1) + part_slice)
+    for (place,), part in placed.partition_by("place", as_dict=True, include_key=False).items():
+        shard, number = divmod(int(place), SLICES + 1)
+        yield shard, number - 1 if number else WHOLE, part
 
 
 def passes_for(frames: Iterable[Frame], rows_per_pass: int) -> int:

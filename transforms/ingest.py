@@ -8,19 +8,22 @@
 Raw rows are written in the stage that reads them, before anything is shuffled, so
 wide properties never travel, and all raw rows are durable before the next stage
 starts. The warehouse inserts on a thread of its own while the next batch is decoded.
+Threads work ahead from one split into the next: a bundle waits for them once, at its end.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
+import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
+from apache_beam.transforms.window import GlobalWindows
 
 from meters.decode import decode
 from meters.mapping import Mapping
@@ -40,23 +43,29 @@ from warehouse.writes import insert_events, insert_quarantine, insert_touched
 COUNTS = "counts"
 
 INSERT_ROWS = 250_000
-"""Raw rows gathered for one insert: few parts to merge, bounded memory."""
+"""Rows gathered for one insert: few parts to merge, bounded memory."""
 
+CUT_ROWS = 250_000
+"""Slim rows cut together: the frames are few, and large enough to compress and to read well."""
 
 PREPARING = 2
 """Threads that decode and project; reading, Beam and the writer have their own."""
 
 
+Keyed = tuple[int, Frame]
+"""A frame with its shard."""
+
+
 @dataclass(frozen=True)
 class _Prepared:
-    """One batch, decoded: what is stored, what is refused and what goes on, packed."""
+    """One batch, decoded: what is stored, what is refused and what goes on."""
 
     read: int
     refused: int
     rounded: int
     events: pa.Table
     quarantine: pa.Table
-    slim: list[tuple[int, Frame]]
+    slim: pl.DataFrame
 
 
 @beam.typehints.with_output_types(tuple[int, tuple[int, int, bytes]])
@@ -94,32 +103,54 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._projection = projection_of(self._timeline)
         self._preparing = ThreadPoolExecutor(max_workers=PREPARING)
         self._writer = Background()
-        self._buffer: list[pa.Table] = []
 
     def teardown(self) -> None:
         """Stop the threads."""
-        self._preparing.shutdown()
+        self._preparing.shutdown(cancel_futures=True)
         self._writer.close()
 
-    def process(self, split: FileSplit) -> Iterator[object]:
-        """Read one split."""
-        counts = {"read": 0, "quarantined": 0, ROUNDED: 0}
-        batches = read_split(split, self._mapping)
-        for part in _ahead(self._preparing, self._prepare, batches):
-            counts["read"] += part.read
-            counts["quarantined"] += part.refused
-            counts[ROUNDED] += part.rounded
-            progress.advance("read", part.read)
-            progress.advance("quarantined", part.refused)
-            self._quarantine(part.quarantine)
-            self._store(part.events)
-            yield from part.slim
-        yield TaggedOutput(COUNTS, counts)
+    def start_bundle(self) -> None:
+        """Forget what a bundle that failed has left."""
+        self._counts: Counter[str] = Counter()
+        self._ahead: deque[Future[_Prepared]] = deque()
+        self._cutting: deque[Future[list[Keyed]]] = deque()
+        self._slim: list[pl.DataFrame] = []
+        self._events: list[pa.Table] = []
+        self._refused: list[pa.Table] = []
 
-    def finish_bundle(self) -> None:
+    def process(self, split: FileSplit) -> Iterator[Keyed]:
+        """Read one split; its last frames may come with those of later ones."""
+        for batch in read_split(split, self._mapping):
+            self._ahead.append(self._preparing.submit(self._prepare, batch))
+            if len(self._ahead) > PREPARING:
+                self._take(self._ahead.popleft().result())
+            while len(self._cutting) > 1 or (self._cutting and self._cutting[0].done()):
+                yield from self._cutting.popleft().result()
+
+    def finish_bundle(self) -> Iterator[object]:
         """Nothing is passed on before all raw rows of the bundle are written."""
+        while self._ahead:
+            self._take(self._ahead.popleft().result())
         self._flush()
+        self._cut()
+        while self._cutting:
+            for keyed in self._cutting.popleft().result():
+                yield GlobalWindows.windowed_value(keyed)
         self._writer.finish()
+        yield TaggedOutput(COUNTS, GlobalWindows.windowed_value(dict(self._counts)))
+
+    def _take(self, part: _Prepared) -> None:
+        """Count a batch and gather it for the next insert and the next cut."""
+        self._counts.update({"read": part.read, "quarantined": part.refused, ROUNDED: part.rounded})
+        progress.advance("read", part.read)
+        progress.advance("quarantined", part.refused)
+        self._events.append(part.events)
+        self._refused.append(part.quarantine)
+        if sum(table.num_rows for table in (*self._events, *self._refused)) >= INSERT_ROWS:
+            self._flush()
+        self._slim.append(part.slim)
+        if sum(slim.height for slim in self._slim) >= CUT_ROWS:
+            self._cut()
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
@@ -135,10 +166,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             rounded=projected.rounded,
             events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
-            slim=[
-                (shard, (part.height, part_slice, self._spill.put(pack(part))))
-                for shard, part_slice, part in cut(projected.slim, self._shards)
-            ],
+            slim=projected.slim,
         )
 
     def _within(self, events: pa.Table) -> pa.Table:
@@ -153,39 +181,32 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             keep &= at < last
         return events.filter(pa.array(keep)).combine_chunks()
 
-    def _quarantine(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            self._writer.submit(lambda: insert_quarantine(self._warehouse, rows))
+    def _cut(self) -> None:
+        """Cut what is gathered, on a thread, into frames by shard."""
+        if self._slim:
+            self._cutting.append(self._preparing.submit(self._frames, self._slim))
+            self._slim = []
 
-    def _store(self, events: pa.Table) -> None:
-        if events.num_rows:
-            self._buffer.append(events)
-        if sum(table.num_rows for table in self._buffer) >= INSERT_ROWS:
-            self._flush()
+    def _frames(self, gathered: list[pl.DataFrame]) -> list[Keyed]:
+        return [
+            (shard, (part.height, part_slice, self._spill.put(pack(part))))
+            for shard, part_slice, part in cut(pl.concat(gathered), self._shards)
+        ]
 
     def _flush(self) -> None:
-        if not self._buffer:
+        """Write what is gathered, in the background."""
+        if not self._events:
             return
-        events = pa.concat_tables(self._buffer)
-        self._buffer = []
+        events, refused = pa.concat_tables(self._events), pa.concat_tables(self._refused)
+        self._events, self._refused = [], []
 
         def write() -> None:
-            insert_events(self._warehouse, events)
-            if self._run_id is not None:
-                insert_touched(self._warehouse, self._tenant, self._run_id, events)
+            if refused.num_rows:
+                insert_quarantine(self._warehouse, refused)
+            if events.num_rows:
+                insert_events(self._warehouse, events)
+                if self._run_id is not None:
+                    insert_touched(self._warehouse, self._tenant, self._run_id, events)
             progress.advance("stored", events.num_rows)
 
         self._writer.submit(write)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, prepare: Callable[[RawBatch], _Prepared], batches: Iterator[RawBatch]
-) -> Iterator[_Prepared]:
-    """Prepare batches in order, a few of them ahead of what is asked for."""
-    waiting: deque[Future[_Prepared]] = deque()
-    for batch in batches:
-        waiting.append(pool.submit(prepare, batch))
-        if len(waiting) > PREPARING:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
