@@ -10,12 +10,21 @@ export class Refused extends Error {
 async function answer(response) {
   const text = await response.text();
   // Numbers of the API are decimal strings; JSON numbers here are counts.
-  const body = text ? JSON.parse(text) : {};
+  const body = text && response.headers.get("content-type")?.includes("json") ? JSON.parse(text) : {};
   if (!response.ok) throw new Refused(response.status, body.detail || `the server answered ${response.status}`);
   return body;
 }
 
-export async function get(path, query = {}, signal) {
+async function asked(path, given) {
+  try {
+    return await answer(await fetch(path, { credentials: "same-origin", ...given }));
+  } catch (error) {
+    if (error instanceof TypeError) throw new Refused(0, "the server does not answer");
+    throw error;
+  }
+}
+
+export async function get(path, query = {}) {
   const given = new URLSearchParams();
   for (const [name, value] of Object.entries(query)) {
     for (const each of Array.isArray(value) ? value : [value]) {
@@ -23,21 +32,13 @@ export async function get(path, query = {}, signal) {
     }
   }
   const tail = given.size ? `?${given}` : "";
-  try {
-    return await answer(await fetch(`${path}${tail}`, { signal, credentials: "same-origin" }));
-  } catch (error) {
-    if (error instanceof TypeError) throw new Refused(0, "the server does not answer");
-    throw error;
-  }
+  return asked(`${path}${tail}`);
 }
 
 export async function post(path, body = {}) {
-  return answer(
-    await fetch(path, {
-      method: "POST",
-      credentials: "same-origin",
-      headers: { "content-type": "application/json", "x-beammeter-page": "1" },
-      body: JSON.stringify(body),
-    }),
-  );
+  return asked(path, {
+    method: "POST",
+    headers: { "content-type": "application/json", "x-beammeter-page": "1" },
+    body: JSON.stringify(body),
+  });
 }

@@ -1,7 +1,7 @@
 // The page: who is signed in, which view is shown, and what is asked for again and again.
 
 import { get, post } from "./api.js";
-import { h, link, problem, put } from "./dom.js";
+import { h, link, problem, put, renew } from "./dom.js";
 import { login } from "./views/login.js";
 import { overview } from "./views/overview.js";
 import { usage } from "./views/usage.js";
@@ -23,19 +23,22 @@ const SECTIONS = [
 const DETAILS = { customers: customer, invoices: invoice, events: event };
 
 const main = document.getElementById("main");
-const state = { session: null, catalog: null, view: null, number: 0 };
+const state = { session: null, catalog: null, view: null, number: 0, paused: false, watching: 0 };
 
-// Calls `work` now and every `seconds` while the page is seen; the view that asked ends it.
+// Calls `work` now and every `seconds` while the page is seen and not paused; the view that
+// asked ends it.
 function every(view, seconds, work) {
+  let first = true;
   const round = async () => {
     if (view.ended) return;
-    if (!document.hidden) {
+    if (first || !(document.hidden || state.paused)) {
+      first = false;
       try {
         await work();
-        view.failed(null);
+        view.failed(null, work);
       } catch (error) {
         if (error.status === 401) return signedOut();
-        view.failed(error);
+        view.failed(error, work);
       }
     }
     if (!view.ended) view.timers.add(setTimeout(round, seconds * 1000));
@@ -45,7 +48,8 @@ function every(view, seconds, work) {
 
 function open(show, args) {
   if (state.view) state.view.end();
-  const notes = h("div", {});
+  const notes = h("div", { role: "alert" });
+  const failures = new Map();
   const body = h("div", { class: "grid" });
   const heading = h("div", { class: "head" });
   const view = {
@@ -71,8 +75,11 @@ function open(show, args) {
         else if (!view.ended) view.failed(error);
       }
     },
-    failed(error) {
-      put(notes, error && problem(error));
+    // One note for each thing that fails, until it works again.
+    failed(error, what = view) {
+      if (error) failures.set(what, error.message);
+      else failures.delete(what);
+      renew(notes, [...new Set(failures.values())].map((message) => problem({ message })));
     },
     own(closer) {
       view.closers.push(closer);
@@ -98,8 +105,10 @@ function route() {
   document.title = `${section[1]} · Beammeter`;
   for (const each of document.querySelectorAll("#nav a")) {
     const here = each.dataset.section === section[0];
-    if (here) each.setAttribute("aria-current", "page");
-    else each.removeAttribute("aria-current");
+    if (here) {
+      each.setAttribute("aria-current", "page");
+      each.scrollIntoView({ inline: "center", block: "nearest" });
+    } else each.removeAttribute("aria-current");
   }
   open(show, { id: parts.slice(1).join("/"), query: new URLSearchParams(query) });
   if (state.number++) main.focus({ preventScroll: true });
@@ -132,10 +141,11 @@ function signedOut() {
 
 // The state of the pipeline, in the corner of every page.
 async function watch() {
+  clearTimeout(state.watching);
   if (!state.session) return;
   const pill = document.getElementById("pill");
   try {
-    if (!document.hidden) {
+    if (!document.hidden && !state.paused) {
       const status = await get("/v1/status");
       const bad = status.checks.filter((each) => !each.ok);
       const text = bad.length ? `${bad[0].name}: ${bad[0].detail}` : "Pipeline works";
@@ -148,7 +158,7 @@ async function watch() {
     put(pill, h("span", {}, error.message));
     pill.className = "pill bad";
   }
-  setTimeout(watch, 5000);
+  state.watching = setTimeout(watch, 5000);
 }
 
 const THEME = "beammeter-theme";
@@ -164,6 +174,11 @@ document.getElementById("theme").addEventListener("click", () => {
   const next = dark ? "light" : "dark";
   localStorage.setItem(THEME, next);
   theme(next);
+});
+// What changes by itself can be stopped (WCAG 2.2.2).
+document.getElementById("pause").addEventListener("click", (event) => {
+  state.paused = !state.paused;
+  event.currentTarget.setAttribute("aria-pressed", String(state.paused));
 });
 document.getElementById("leave").addEventListener("click", async () => {
   await post("/dashboard/logout");

@@ -1,7 +1,7 @@
 // Charts by uPlot, drawn in the colours of the page, each with its data as a table beside it.
 
 import { compact } from "./format.js";
-import { h, put, table } from "./dom.js";
+import { h, put, renew, table } from "./dom.js";
 
 const css = (name) => {
   // A custom property may be light-dark(...): let the browser resolve it.
@@ -32,14 +32,17 @@ const axes = (dim, line) => [
   },
 ];
 
-// A chart that is kept and fed again: series are [{label, bars}], data is [[x...], [y...]...].
+// A chart that is kept and fed again: {x, series: [{name, values, shown}], stacked}. `values`
+// are drawn, `shown` are the same as text, for the readout below the chart.
 export class Chart {
-  constructor(label, { bars = false, tall = false, zone, colours = ["--accent"] } = {}) {
-    this.given = { bars, zone, colours };
+  constructor(label, { bars = false, tall = false, zone, when } = {}) {
+    this.given = { bars, zone };
+    this.when = when;
     this.host = h("div", { class: tall ? "chart tall" : "chart", role: "img", "aria-label": label });
     this.label = label;
     this.plot = null;
     this.data = null;
+    this.pointed = () => {};
     this.size = new ResizeObserver(() => this.fit());
     this.size.observe(this.host);
     this.scheme = matchMedia("(prefers-color-scheme: dark)");
@@ -49,10 +52,32 @@ export class Chart {
   }
 
   show(data, about) {
+    const kind = (of) => of && JSON.stringify([of.stacked, of.series.length]);
+    const same = kind(this.data) === kind(data);
     this.data = data;
     if (about) this.host.setAttribute("aria-label", `${this.label}: ${about}`);
-    if (this.plot) this.plot.setData(data);
+    if (this.plot && same) this.plot.setData(this.drawn());
     else this.redraw();
+  }
+
+  // Series that are stacked are drawn as sums, the highest first and the others over it.
+  drawn() {
+    const { x, series, stacked } = this.data;
+    if (!stacked) return [x, ...series.map((each) => each.values)];
+    const sums = [];
+    for (const { values } of series) {
+      const below = sums.at(-1);
+      sums.push(values.map((value, n) => value + (below ? below[n] : 0)));
+    }
+    return [x, ...sums.reverse()];
+  }
+
+  // What the chart shows at a place, in words.
+  told(place) {
+    const { x, series } = this.data;
+    const values = series.filter((each) => each.shown[place] !== undefined && each.shown[place] !== null);
+    const one = series.length === 1;
+    return `${this.when(x[place])}: ${values.map((each) => (one ? "" : `${each.name} `) + each.shown[place]).join(", ") || "nothing"}`;
   }
 
   fit() {
@@ -65,23 +90,27 @@ export class Chart {
     const width = this.host.clientWidth;
     if (!this.data || !width || !window.uPlot) return;
     if (this.plot) this.plot.destroy();
-    const { bars, zone, colours } = this.given;
-    const series = colours.map((name) => {
-      const colour = css(name);
+    const { bars, zone } = this.given;
+    const { series, stacked } = this.data;
+    const solid = bars && (stacked || series.length === 1);
+    const drawn = series.map((_, n) => {
+      const colour = css(`--s${(stacked ? series.length - 1 - n : n) % COLOURS}`);
       return {
-        stroke: colour, width: bars ? 0 : 1.6, fill: soft(colour, bars ? 0.75 : 0.12), points: { show: false },
-        paths: bars ? window.uPlot.paths.bars({ size: [0.78, 60], radius: 0.12 }) : undefined,
+        stroke: colour, width: solid ? 0 : 1.6, points: { show: false }, spanGaps: false,
+        fill: solid ? colour : series.length === 1 ? soft(colour, 0.12) : undefined,
+        paths: solid ? window.uPlot.paths.bars({ size: [0.78, 60], radius: stacked ? 0 : 0.12 }) : undefined,
       };
     });
     this.plot = new window.uPlot(
       {
-        width, height: this.host.clientHeight, padding: [8, 6, 0, 0],
-        cursor: { y: false, points: { size: 6 }, drag: { x: false, y: false } }, legend: { show: false },
+        width, height: this.host.clientHeight, padding: [8, 26, 0, 0],
+        cursor: { y: false, points: { show: !solid, size: 6 }, drag: { x: false, y: false } }, legend: { show: false },
         scales: { x: { time: true }, y: { range: (_, low, high) => [Math.min(0, low), high > 0 ? high * 1.08 : 1] } },
         tzDate: zone ? (ts) => window.uPlot.tzDate(new Date(ts * 1000), zone) : undefined,
-        axes: axes(css("--dim"), css("--line")), series: [{}, ...series],
+        axes: axes(css("--dim"), css("--line")), series: [{}, ...drawn],
+        hooks: { setCursor: [(plot) => this.pointed(plot.cursor.left >= 0 ? plot.cursor.idx : null)] },
       },
-      this.data,
+      this.drawn(),
       this.host,
     );
     this.host.querySelectorAll("canvas").forEach((each) => each.setAttribute("aria-hidden", "true"));
@@ -95,27 +124,40 @@ export class Chart {
   }
 }
 
-// A chart with what it says in words, and its numbers behind a disclosure.
+export const COLOURS = 6;
+
+// A chart with what it says in words (of the step that one points at), and its numbers
+// behind a disclosure.
 export function figure(chart, columns) {
   const said = h("figcaption", {});
   const rows = h("div", {});
   const more = h("details", {}, h("summary", {}, "Show as a table"), rows);
   const element = h("figure", {}, chart.host, said, more);
   let last = [];
-  const fill = () => more.open && put(rows, table(columns, last, { caption: chart.label }));
+  let words = "";
+  let place = null;
+  const say = () => put(said, place === null ? words : chart.told(place));
+  const fill = () => more.open && renew(rows, table(columns, last, { caption: chart.label }));
   more.addEventListener("toggle", fill);
+  chart.pointed = (at) => {
+    if ((at ?? null) === place) return;
+    place = at ?? null;
+    say();
+  };
   return {
     element,
     show(data, text, items) {
       last = items;
+      words = text;
+      if (place !== null && place >= data.x.length) place = null;
       chart.show(data, text);
-      put(said, text);
+      say();
       fill();
     },
   };
 }
 
-// A ranked list with bars: [{name, value (text), href}].
+// A ranked list with bars: [{name, value (text), href, series}]; a series has its colour.
 export function ranks(items, unit) {
   const most = Math.max(...items.map((each) => Number(each.value) || 0), 0);
   return h(
@@ -125,7 +167,7 @@ export function ranks(items, unit) {
       h(
         "li",
         {},
-        h("span", { class: "name" }, each.href ? h("a", { href: each.href }, each.name) : each.name),
+        h("span", { class: "name" }, each.series !== undefined && h("span", { class: `swatch s${each.series}` }), each.href ? h("a", { href: each.href }, each.name) : each.name),
         h("span", { class: "num" }, each.shown),
         h("meter", { min: 0, max: most || 1, value: Number(each.value) || 0, "aria-label": `${each.name}: ${each.shown} ${unit}` }),
       ),

@@ -25,8 +25,6 @@ export function compact(value) {
   return String(+value.toPrecision(3));
 }
 
-const two = (n) => String(n).padStart(2, "0");
-
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 const parts = (zone) =>
@@ -46,6 +44,10 @@ export function day(at, zone = ZONE) {
   const p = pieces(at, zone);
   return `${p.year}-${p.month}-${p.day}`;
 }
+
+// A billing period by its days, the last one not within it; one without length is its instant.
+export const period = (start, end, zone) =>
+  start === end ? day(start, zone) : `${day(start, zone)} – ${day(end, zone)}`;
 
 export function minute(at, zone = ZONE) {
   if (!at) return "–";
@@ -82,4 +84,15 @@ export function group(value) {
   return Object.entries(value).map(([k, v]) => `${k}=${v === null ? "null" : v}`).join(", ");
 }
 
-export const clock = () => { const d = new Date(); return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`; };
+// The exact difference of two decimal strings.
+export function minus(one, other) {
+  const places = Math.max(...[one, other].map((text) => (text.split(".")[1] || "").length));
+  const scaled = (text) => {
+    const [whole, fraction = ""] = text.split(".");
+    return BigInt(whole + fraction.padEnd(places, "0"));
+  };
+  const found = scaled(one) - scaled(other);
+  const digits = String(found < 0n ? -found : found).padStart(places + 1, "0");
+  const sign = found < 0n ? "-" : "";
+  return sign + (places ? `${digits.slice(0, -places)}.${digits.slice(-places)}` : digits);
+}

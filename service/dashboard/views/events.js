@@ -1,7 +1,7 @@
 // One event's way, from its arrival to the line that bills it.
 
 import { get } from "../api.js";
-import { card, empty, h, heading, link, pathOf, put, table, tag } from "../dom.js";
+import { card, empty, fact, h, heading, link, pathOf, put, table, tag } from "../dom.js";
 import { group, minute, number } from "../format.js";
 
 export function event(view) {
@@ -35,16 +35,16 @@ const KIND = { accepted: "ok", conflict: "bad", quarantined: "bad", unmetered: "
 function way(item) {
   const steps = [];
   if (item.event) {
-    steps.push(step(["Arrived ", minute(item.event.ingested_at), " for ", link(pathOf("customers", item.customer), item.customer)],
+    steps.push(step(["Arrived ", minute(item.event.ingested_at), " for ", link(pathOf("customers", item.customer), item.customer, { class: "within" })],
       h("dl", { class: "facts" }, fact("event", item.event.event_name), fact("happened", item.event.timestamp), item.event.source && fact("source", item.event.source),
         item.event.external_subscription_id && fact("subscription", item.event.external_subscription_id)),
-      h("pre", {}, JSON.stringify(item.event.properties, null, 2))));
+      h("pre", { tabindex: 0, "aria-label": "Properties" }, JSON.stringify(item.event.properties, null, 2))));
   }
   if (item.copies.length > 1) {
     steps.push(step(`${item.copies.length} copies with different content; the one that arrived first counts`, table([
       { title: "arrived", cell: (row) => minute(row.ingested_at) },
       { title: "from", cell: (row) => `${row.origin}, ${row.origin_row}` },
-      { title: "", cell: (row) => (row.counts ? tag("counts", "ok") : tag(row.conflict ? "conflict" : "duplicate", row.conflict ? "bad" : "")) },
+      { title: "what became of it", cell: (row) => (row.counts ? tag("counts", "ok") : tag(row.conflict ? "conflict" : "duplicate", row.conflict ? "bad" : "")) },
     ], item.copies, { caption: "Copies" })));
   }
   for (const row of item.quarantined) {
@@ -54,7 +54,7 @@ function way(item) {
     steps.push(step([`Marked ${mark.reason} `, mark.cleared ? tag("repaired", "ok") : tag("to be repaired", "warn")]));
   }
   if (item.event && !item.meters.length) {
-    steps.push(step("No meter counts events of this name", h("span", { class: "dim small" }, item.known_customer ? "It is kept; a meter that is added later counts it after a repair." : "Its customer is not in the catalog; it is kept.")));
+    steps.push(step(item.known_customer ? "No meter counts events of this name" : "Its customer is not in the catalog", h("span", { class: "dim small" }, `It is kept: a ${item.known_customer ? "meter" : "customer"} that is added later brings it in, after a repair.`)));
   }
   for (const meter of item.meters) steps.push(metered(meter));
   return card("w12", heading(item.customer, tag(item.status, KIND[item.status])), h("ol", { class: "steps" }, steps));
@@ -77,5 +77,4 @@ function metered(meter) {
   );
 }
 
-const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
 const step = (title, body = null, more = null) => h("li", { class: more === true ? "bad" : null }, h("span", {}, title), body, more === true ? null : more);

@@ -1,15 +1,19 @@
-// Invoices, and one of them with how each line comes about.
+// Invoices, and one of them with how each amount comes about.
 
 import { get } from "../api.js";
-import { card, choice, empty, h, heading, link, pathOf, put, table, tag } from "../dom.js";
-import { day, group, minute, money, number } from "../format.js";
+import { Chart, figure } from "../charts.js";
+import { card, choice, empty, fact, h, heading, link, pathOf, put, table, tag } from "../dom.js";
+import { day, group, minute, money, number, period, short } from "../format.js";
 
 const KIND = { draft: "warn", held: "bad", finalized: "ok", preview: "" };
 
-export function listed(items, withCustomer = true) {
+const zoneOf = (catalog, customer) => catalog.customers.find((each) => each.id === customer)?.time_zone || "UTC";
+const some = (text) => /[1-9]/.test(text || "");
+
+export function listed(items, catalog, withCustomer = true) {
   return table(
     [
-      { title: "period", keep: true, cell: (row) => link(pathOf("invoices", row.invoice_id), `${day(row.period_start, "UTC")} – ${day(row.period_end, "UTC")}`) },
+      { title: "period", cell: (row) => link(pathOf("invoices", row.invoice_id), period(row.period_start, row.period_end, zoneOf(catalog, row.customer))) },
       withCustomer && { title: "customer", cell: (row) => link(pathOf("customers", row.customer), row.customer) },
       { title: "number", class: "wide-only", cell: (row) => row.number ?? h("span", { class: "dim" }, "none yet") },
       { title: "status", cell: (row) => [tag(row.status, KIND[row.status]), row.kind !== "invoice" && [" ", tag(row.kind)]] },
@@ -32,7 +36,7 @@ export function invoices(view) {
   const load = (cursor) => view.once(async () => {
     const page = await get("/v1/invoices", { status: asked.status, limit: 50, cursor });
     shown = cursor ? [...shown, ...page.items] : page.items;
-    put(rows, shown.length ? listed(shown) : empty("No invoice", "Write drafts for every period that has ended: ", h("code", {}, "beammeter bill --as-of TIME"), ". With ", h("code", {}, "--preview"), " nothing is written."));
+    put(rows, shown.length ? listed(shown, view.catalog) : empty("No invoice", "Write drafts for every period that has ended: ", h("code", {}, "beammeter bill --as-of TIME"), ". With ", h("code", {}, "--preview"), " nothing is written."));
     put(more, page.next_cursor && h("button", { type: "button", onclick: () => load(page.next_cursor) }, "Show more"));
   });
   load();
@@ -41,66 +45,108 @@ export function invoices(view) {
 export function invoice(view) {
   view.head(h("h1", {}, "Invoice"));
   view.once(async () => {
-    const found = await get(`/v1/invoices/${encodeURIComponent(view.args.id)}`);
-    const zone = view.catalog.customers.find((each) => each.id === found.customer)?.time_zone || "UTC";
+    const path = `/v1/invoices/${encodeURIComponent(view.args.id)}`;
+    const found = await get(path);
+    const zone = zoneOf(view.catalog, found.customer);
     view.head(
       h("div", {}, h("h1", {}, found.number || "Invoice without a number"), h("span", { class: "dim small mono" }, found.invoice_id)),
       h("span", {}, tag(found.status, KIND[found.status])),
     );
-    put(
-      view.body,
-      card(
-        "w4",
-        heading("About it"),
-        h("span", { class: "money" }, money(found.total, found.currency)),
-        h(
-          "dl",
-          { class: "facts" },
-          fact("customer", link(pathOf("customers", found.customer), found.customer)),
-          fact("subscription", found.subscription ?? "several"),
-          fact("from", minute(found.period_start, zone)),
-          fact("until", minute(found.period_end, zone)),
-          fact("zone", zone),
-          fact("kind", found.kind),
-          found.issue_date && fact("issued", found.issue_date),
-          found.due_date && fact("due", found.due_date),
-          found.hold_reason && fact("held because of", found.hold_reason),
-          fact("catalog", h("code", {}, (found.catalog_hash || "").slice(0, 12))),
-        ),
-      ),
-      card("w8", heading("Lines"), lines(found)),
-    );
+    const box = h("div", {}, lines(found, zone));
+    put(view.body, card("w4", heading("About it"), about(found, zone)), card("w8", heading("How each amount comes about"), box));
+    const explained = await get(`${path}/explanation`, { language: "en" });
+    if (!view.ended) put(box, lines(found, zone, explained, view));
   });
 }
 
-const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
+function about(found, zone) {
+  return [
+    h("span", { class: "money" }, money(found.total, found.currency)),
+    h(
+      "dl",
+      { class: "facts" },
+      fact("customer", link(pathOf("customers", found.customer), found.customer)),
+      fact("subscription", found.subscription ?? "several"),
+      fact("from", minute(found.period_start, zone)),
+      fact("until", minute(found.period_end, zone)),
+      fact("zone", zone),
+      fact("kind", found.kind),
+      found.issue_date && fact("issued", found.issue_date),
+      found.due_date && fact("due", found.due_date),
+      found.hold_reason && fact("held because of", found.hold_reason),
+      fact("catalog", h("code", {}, (found.catalog_hash || "").slice(0, 12))),
+    ),
+  ];
+}
 
-// The lines of a document; under each what it is for and the exact amount before rounding.
-export function lines(found) {
+// The lines of a document, its sums below them; where it is explained, each with its steps.
+export function lines(found, zone, explained = null, view = null) {
   if (!found.lines.length) return empty("No lines", "Nothing is charged for this period.");
-  const sums = ["subtotal", "discount", "credit", "tax", "total", "prepaid", "due"]
-    .filter((name) => ["subtotal", "total"].includes(name) || /[1-9]/.test(found[name] || ""))
-    .map((name) => h("tr", {}, h("td", { colspan: 3, class: "num" }, name === "due" ? "left to pay" : name), h("td", { class: "num" }, money(found[name], found.currency))));
-  const cut = found.prepaid && /[1-9]/.test(found.prepaid) ? sums : sums.filter((_, n) => n < sums.length - (/[1-9]/.test(found.due || "") ? 1 : 0));
-  return table(
-    [
-      { title: "charge", cell: (row) => [row.charge, group(row.group) && h("div", { class: "dim small" }, group(row.group))] },
-      {
-        title: "how it comes about",
-        cell: (row) => [
-          row.description,
-          h("div", { class: "dim small" }, [
-            row.service_start && `${day(row.service_start, "UTC")} – ${day(row.service_end, "UTC")} UTC`,
-            row.plan_version && `plan version ${row.plan_version}`,
-            row.amount_exact !== undefined && row.amount_exact !== row.amount && `exactly ${row.amount_exact}`,
-            row.meter && `meter ${row.meter}, revision ${row.revision}`,
-          ].filter(Boolean).join(" · ")),
-        ],
-      },
-      { title: "quantity", num: true, cell: (row) => number(row.quantity) },
-      { title: "amount", num: true, cell: (row) => number(row.amount) },
-    ],
-    found.lines,
-    { caption: "Lines", foot: cut },
+  const steps = new Map((explained?.lines || []).map((each) => [each.line_id, each]));
+  return [
+    explained && !explained.matches && h("p", { class: "note" }, "Usage or catalog have changed since: the steps are those of today. ", h("code", {}, "beammeter rebill"), " issues the difference."),
+    h("ol", { class: "lines" }, found.lines.map((row) => line(row, zone, steps.get(row.line_id), view))),
+    sums(found, explained),
+  ];
+}
+
+function line(row, zone, explained, view) {
+  const taken = ["discount", "credit"].filter((name) => some(row[name])).map((name) => `${name} −${number(row[name])}`);
+  const small = [
+    row.service_start && period(row.service_start, row.service_end, zone),
+    row.plan_version && `plan version ${row.plan_version}`,
+    row.meter && `meter ${row.meter}, revision ${row.revision}`,
+    ...taken,
+    some(row.tax) && `tax ${number(row.tax)}`,
+  ].filter(Boolean);
+  return h(
+    "li",
+    { "data-key": row.line_id },
+    h("div", { class: "head" }, h("h3", {}, explained?.title || row.charge, " ", h("span", { class: "dim small" }, group(row.group))), h("span", { class: "num strong" }, number(row.amount))),
+    h("ul", { class: "words" }, (explained?.words || [row.description]).map((text) => h("li", {}, text))),
+    h("p", { class: "dim small" }, small.join(" · ")),
+    explained?.buckets.length > 1 && buckets(row, explained.buckets, zone, view),
   );
+}
+
+// The usage behind a line, drawn once it is unfolded.
+function buckets(row, found, zone, view) {
+  const box = h("div", {});
+  const more = h("details", {}, h("summary", {}, `Its usage in ${number(found.length)} hours`), box);
+  more.addEventListener("toggle", () => {
+    if (box.firstChild) return;
+    const chart = view.own(new Chart(`Usage of ${row.charge}`, { bars: true, zone, when: (at) => minute(at * 1000, zone) }));
+    const shown = figure(chart, [
+      { title: "from", cell: (each) => minute(each.start, zone) },
+      { title: "value", num: true, cell: (each) => number(each.value) },
+      { title: "events", num: true, cell: (each) => number(each.events) },
+    ]);
+    put(box, shown.element);
+    const x = found.map((each) => Math.floor(new Date(each.start) / 1000));
+    const events = found.reduce((sum, each) => sum + each.events, 0);
+    shown.show({ x, series: [{ name: "", values: found.map((each) => Number(each.value)), shown: found.map((each) => short(each.value)) }] }, `${number(events)} events`, found);
+  });
+  return more;
+}
+
+// Subtotal to total, and what each coupon, credit and tax has to do with it.
+function sums(found, explained) {
+  const row = (name, text, kind = null) => h("tr", { class: kind }, h("th", { scope: "row" }, name), h("td", { class: "num" }, text));
+  const less = (text) => `−${money(text, found.currency)}`;
+  const parts = (kind) => (explained?.credits || []).filter((each) => each.kind === kind).map((each) => row(each.grant, less(each.amount), "part"));
+  const due = some(found.prepaid);
+  return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Sums" }, h(
+    "table",
+    { class: "sums" },
+    h(
+      "tbody",
+      {},
+      row("subtotal", money(found.subtotal, found.currency)),
+      some(found.discount) && [row("discount", less(found.discount)), (explained?.coupons || []).map((each) => row(`coupon ${each.coupon}`, less(each.amount), "part"))],
+      some(found.credit) && [row("credit", less(found.credit)), parts("promotional")],
+      some(found.tax) && [row("tax", money(found.tax, found.currency)), (explained?.taxes || []).map((each) => row(`${each.tax}, ${each.rate} % on ${number(each.net)}`, money(each.amount, found.currency), "part"))],
+      row("total", money(found.total, found.currency), due ? null : "last"),
+      due && [row("prepaid", less(found.prepaid)), parts("paid"), row("left to pay", money(found.due, found.currency), "last")],
+    ),
+  ));
 }

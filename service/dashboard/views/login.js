@@ -1,7 +1,7 @@
 import { h, problem, put } from "../dom.js";
 
 export function login(enter) {
-  const note = h("div", {});
+  const note = h("div", { role: "alert" });
   const input = h("input", {
     name: "key", type: "password", autocomplete: "current-password", spellcheck: "false", required: true, placeholder: "bm_…",
   });
@@ -24,7 +24,7 @@ export function login(enter) {
     h("h1", {}, "Beammeter"),
     h("p", { class: "dim" }, "Sign in with an API key that may read."),
     note,
-    h("form", { onsubmit: submit }, h("label", { class: "field" }, "API key", input), button),
+    h("form", { onsubmit: submit }, h("input", { type: "text", autocomplete: "username", value: "API key", hidden: true, readonly: true }), h("label", { class: "field" }, "API key", input), button),
     h(
       "p",
       { class: "small dim" },

@@ -1,7 +1,7 @@
 // How the pipeline is: checks, delays, and what waits for somebody.
 
 import { get } from "../api.js";
-import { card, empty, h, heading, link, put, table, tag } from "../dom.js";
+import { card, empty, fact, h, heading, link, renew, table, tag } from "../dom.js";
 import { ago, minute, number, span } from "../format.js";
 
 export function pipeline(view) {
@@ -18,13 +18,13 @@ export function pipeline(view) {
   );
   view.every(2, async () => {
     const found = await get("/v1/status");
-    put(checks, table([
+    renew(checks, table([
       { title: "check", cell: (row) => row.name },
-      { title: "", cell: (row) => (row.ok ? tag("ok", "ok") : tag("failing", "bad")) },
+      { title: "state", cell: (row) => (row.ok ? tag("ok", "ok") : tag("failing", "bad")) },
       { title: "found", cell: (row) => row.detail },
     ], found.checks, { caption: "Checks" }));
     if (!found.counts) return;
-    put(facts, h(
+    renew(facts, h(
       "dl",
       { class: "facts" },
       fact("events that wait", found.lag === null ? "not known here" : number(found.lag)),
@@ -34,20 +34,18 @@ export function pipeline(view) {
       fact("heard from all of them", found.silent_seconds === null ? "–" : `${span(found.silent_seconds)} ago`),
       fact("buckets closed until", found.closed_until ? minute(found.closed_until) : "nothing is owned by a stream"),
     ));
-    put(counts, table([
+    renew(counts, table([
       { title: "events", cell: ([name]) => name },
-      { title: "", num: true, cell: ([, value]) => number(value) },
+      { title: "number", num: true, cell: ([, value]) => number(value) },
     ], Object.entries(found.counts).filter(([name]) => name !== "batches"), { caption: "Counts" }));
     const refused = Object.entries(found.quarantined);
     const dirty = Object.entries(found.dirty);
-    put(
+    renew(
       waits,
       refused.length + dirty.length === 0 && empty("Nothing waits", "Late events, conflicts and refused events show here."),
-      refused.map(([reason, count]) => h("div", { class: "head" }, link(`/quarantine?reason=${encodeURIComponent(reason)}`, `quarantined: ${reason}`), h("span", { class: "num" }, number(count)))),
+      refused.map(([reason, count]) => h("div", { class: "head target" }, link(`/quarantine?reason=${encodeURIComponent(reason)}`, `quarantined: ${reason}`), h("span", { class: "num" }, number(count)))),
       dirty.map(([reason, count]) => h("div", { class: "head" }, h("span", {}, `to repair: ${reason}`), h("span", { class: "num" }, number(count)))),
       dirty.length > 0 && h("p", { class: "small dim" }, "Run ", h("code", {}, "beammeter repair"), `; the oldest mark is from ${minute(found.dirty_since)}.`),
     );
   });
 }
-
-const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
