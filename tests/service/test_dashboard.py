@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from service.dashboard_routes import POLICY
+from service.keys import RIGHTS, KeyStore
 from tests.conftest import or_skip
 from tests.service.world import CATALOG, SCRIPT, World
 from tests.services.fetch import Unavailable
@@ -30,6 +32,33 @@ PATIENCE = 60
 GENEROUS = 30
 """Seconds on a machine with other work; benchmarks/README.md has the figure."""
 MADE = "return document.querySelectorAll('#main script, img[src=x]').length"
+HERE = Path(__file__).parent
+AXE = (HERE / "axe" / "axe.min.js").read_text("utf-8")
+RENEWED = (HERE / "renewed.js").read_text("utf-8")
+PAGES = {
+    "/": "Top customers",
+    "/usage": "hours, days and periods",
+    "/customers": "In the catalog",
+    "/customers/acme": "spent to date",
+    "/invoices": "draft",
+    "/events": "Give the id of an event",
+    "/events/one": "An event's way",
+    "/quarantine": "invalid_timestamp",
+    "/pipeline": "Checks",
+}
+"""Each page, and words that it has once it shows something."""
+PREPARE = """
+from runners.cli import main
+words = ["--catalog", "catalog.yaml", "--clickhouse", "{url}"]
+main(["backfill", *words, "--input", "events.jsonl"])
+main(["bill", *words, "--as-of", "2026-11-01T00:00:00Z"])
+"""
+SENT = [
+    ("one", "acme", "2026-09-10T08:00:00Z"),
+    ("two", "acme", "2026-09-10T09:00:00Z"),
+    ("three", "acme", "2026-09-11T09:00:00Z"),
+    ("wrong", "b/ra", "yesterday"),
+]
 pytestmark = pytest.mark.services
 
 
@@ -42,10 +71,11 @@ def programs() -> tuple[str, str]:
 
 @dataclass
 class Site:
-    """A running server."""
+    """A running server with three calls of acme, its drafts, and an event that was refused."""
 
     url: str
     key: str
+    reader: str
 
     def send(self, **event: Any) -> None:
         """As curl does."""
@@ -57,16 +87,36 @@ class Site:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             assert answer.status == 202
 
+    def read(self, path: str) -> Any:
+        request = urllib.request.Request(self.url + path, headers={"x-api-key": self.reader})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+
+def line_of(sent: tuple[str, str, str]) -> str:
+    event_id, customer, at = sent
+    event = {"event_id": event_id, "event_name": "call", "external_customer_id": customer}
+    properties = {"tokens": "1", "user": 1}
+    times = {"timestamp": at, "ingested_at": "2026-09-12T00:00:00Z"}
+    return json.dumps({**event, **times, "properties": properties}) + "\n"
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     (folder / "catalog.yaml").write_text(yaml.safe_dump(CATALOG), "utf-8")
-    words = ["--catalog", "catalog.yaml", "--clickhouse", f"chdb://{folder}/warehouse"]
+    url = f"chdb://{folder}/warehouse"
+    (folder / "events.jsonl").write_text("".join(map(line_of, SENT)), "utf-8")
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    script = [sys.executable, "-c", PREPARE.format(url=url)]
+    subprocess.run(script, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    keys = KeyStore(folder / "beammeter-keys.json")
+    (_, key), (_, reader) = keys.create("default", RIGHTS), keys.create("default", ["read"])
+    words = ["--catalog", "catalog.yaml", "--clickhouse", url, "--port", "0"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "runners.cli", "serve", *words, "--port", "0"],
+        [sys.executable, "-m", "runners.cli", "serve", *words],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)},
+        env=environment,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -74,7 +124,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         assert process.stderr is not None
         lines = iter(process.stderr.readline, "")
         url = next(line.split()[-1] for line in lines if "listening at" in line)
-        yield Site(url, (folder / "beammeter-keys.json.first").read_text().strip())
+        yield Site(url, key, reader)
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE)
@@ -106,13 +156,40 @@ def text(browser: webdriver.Chrome) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
-def sign_in(browser: webdriver.Chrome, site: Site) -> None:
+def sign_in(browser: webdriver.Chrome, site: Site, key: str | None = None) -> None:
     browser.get(f"{site.url}/dashboard")
+    if key is not None:
+        browser.delete_all_cookies()
+        browser.refresh()
     until(lambda: browser.find_elements(By.NAME, "key") or "Overview" in text(browser))
     fields = browser.find_elements(By.NAME, "key")
     if fields:
-        fields[0].send_keys(site.key, Keys.ENTER)
+        fields[0].send_keys(key or site.key, Keys.ENTER)
     until(lambda: "Newest events" in text(browser))
+
+
+def show(browser: webdriver.Chrome, site: Site, path: str, words: str) -> None:
+    browser.get(f"{site.url}/dashboard#{path}")
+    until(lambda: words in text(browser))
+
+
+@contextmanager
+def as_on(browser: webdriver.Chrome, scheme: str, width: int) -> Iterator[None]:
+    """The browser with a colour scheme and a width of the window."""
+    size = {"width": width, "height": 740, "deviceScaleFactor": 1, "mobile": width < 700}
+    given = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", given)
+    try:
+        yield
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def press(browser: webdriver.Chrome, words: str) -> None:
+    buttons = browser.find_elements(By.TAG_NAME, "button")
+    next(each for each in buttons if each.text == words).click()
 
 
 def test_an_event_that_is_sent_shows_while_one_looks(browser: webdriver.Chrome, site: Site) -> None:
@@ -130,20 +207,10 @@ def test_an_event_with_a_script_tag_is_text(browser: webdriver.Chrome, site: Sit
         event_name=SCRIPT, external_customer_id="<img src=x onerror=alert(2)>", event_id="shown"
     )
     until(lambda: SCRIPT in text(browser))
-    assert (
-        browser.execute_script(
-            "return document.querySelectorAll('#main script, img[src=x]').length"
-        )
-        == 0
-    )
+    assert browser.execute_script(MADE) == 0
     browser.get(f"{site.url}/dashboard#/events/shown")
     until(lambda: "An event's way" in text(browser) and SCRIPT in text(browser))
-    assert (
-        browser.execute_script(
-            "return document.querySelectorAll('#main script, img[src=x]').length"
-        )
-        == 0
-    )
+    assert browser.execute_script(MADE) == 0
 
 
 def test_every_page_shows_and_nothing_breaks_the_policy(
@@ -151,19 +218,8 @@ def test_every_page_shows_and_nothing_breaks_the_policy(
 ) -> None:
     sign_in(browser, site)
     browser.get_log("browser")
-    pages = {
-        "/": "Overview",
-        "/usage": "Usage",
-        "/customers": "Customers",
-        "/customers/acme": "spent to date",
-        "/invoices": "No invoice",
-        "/events": "Give the id of an event",
-        "/quarantine": "Quarantine",
-        "/pipeline": "Checks",
-    }
-    for path, words in pages.items():
-        browser.get(f"{site.url}/dashboard#{path}")
-        until(lambda words=words: words in text(browser))  # type: ignore[misc]
+    for path, words in PAGES.items():
+        show(browser, site, path, words)
     said = [each["message"] for each in browser.get_log("browser") if each["level"] == "SEVERE"]
     assert not said
 
@@ -187,20 +243,95 @@ def test_the_page_is_walked_by_keyboard_and_named_for_screen_readers(
     assert browser.find_element(By.CSS_SELECTOR, "[aria-current=page]").text == "Usage"
 
 
-def test_a_page_fits_a_phone(browser: webdriver.Chrome, site: Site) -> None:
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+def test_pages_fit_their_window_and_have_no_barrier_that_axe_knows(
+    browser: webdriver.Chrome, site: Site, scheme: str, width: int
+) -> None:
+    """WCAG 2.2 AA as far as a program can tell: names, landmarks, contrast, sizes."""
     sign_in(browser, site)
-    try:
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True},
-        )
-        for path in ("/", "/usage", "/customers/acme", "/pipeline"):
-            browser.get(f"{site.url}/dashboard#{path}")
-            until(lambda: len(text(browser)) > 200)
+    invoice = site.read("/v1/invoices?customer=acme")["items"][0]["invoice_id"]
+    with as_on(browser, scheme, width):
+        for path, words in {**PAGES, f"/invoices/{invoice}": "measured in"}.items():
+            show(browser, site, path, words)
             wide = "return document.documentElement.scrollWidth"
-            assert browser.execute_script(wide) <= 360, path
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+            assert browser.execute_script(wide) <= width, path
+            if not browser.execute_script("return typeof axe === 'object'"):
+                browser.execute_script(AXE)
+            found = browser.execute_async_script(
+                """const done = arguments[arguments.length - 1];
+                axe.run(document, {resultTypes: ["violations"]}).then((found) => done(
+                    found.violations.flatMap((each) => each.nodes.map((node) =>
+                        `${each.id}: ${node.html} ${node.failureSummary}`))),
+                    (error) => done([String(error)]))"""
+            )
+            assert found == [], path
+
+
+def test_what_is_renewed_is_as_if_it_were_made_anew_and_keeps_what_stays(
+    browser: webdriver.Chrome, site: Site
+) -> None:
+    sign_in(browser, site)
+    failures = browser.execute_async_script(RENEWED)
+    assert failures == []
+
+
+def test_what_is_paused_asks_for_nothing(browser: webdriver.Chrome, site: Site) -> None:
+    sign_in(browser, site)
+    asked = "return window.asked"
+    browser.execute_script(
+        """const plain = window.fetch;
+        window.asked = 0;
+        window.fetch = (...given) => { window.asked++; return plain(...given); };"""
+    )
+    until(lambda: browser.execute_script(asked) > 0)
+    browser.find_element(By.ID, "pause").click()
+    before = browser.execute_script(asked)
+    time.sleep(2.5)
+    assert browser.execute_script(asked) == before
+    browser.find_element(By.ID, "pause").click()
+    until(lambda: browser.execute_script(asked) > before)
+
+
+def test_an_invoice_says_how_each_amount_comes_about(browser: webdriver.Chrome, site: Site) -> None:
+    sign_in(browser, site)
+    found = site.read("/v1/invoices?customer=acme")["items"][0]
+    show(browser, site, f"/invoices/{found['invoice_id']}", "= €0.30")
+    explained = site.read(f"/v1/invoices/{found['invoice_id']}/explanation?language=en")
+    words = [word for line in explained["lines"] for word in line["words"]]
+    assert len(words) > 3
+    shown = text(browser)
+    assert [word for word in words if word not in shown] == []
+    assert f"{found['total']} EUR" in shown
+    show(browser, site, "/customers/acme", "% of 100.00 EUR that is committed")
+
+
+def test_a_refused_event_is_corrected_and_replayed_by_an_admin_alone(
+    browser: webdriver.Chrome, site: Site
+) -> None:
+    sign_in(browser, site, site.reader)
+    show(browser, site, "/quarantine?reason=invalid_timestamp", "timestamp must be")
+    browser.find_element(By.CSS_SELECTOR, "details.row summary").click()
+    until(lambda: '"yesterday"' in text(browser))
+    assert "A replay needs a key with the right admin" in text(browser)
+    buttons = [each.text for each in browser.find_elements(By.TAG_NAME, "button")]
+    assert not [each for each in buttons if "replay" in each.lower()]
+    assert not browser.find_elements(By.TAG_NAME, "textarea")
+    refusal = """const done = arguments[arguments.length - 1];
+        import("/dashboard/static/api.js").then(({post}) => post("/v1/quarantine/replay"))
+            .then(() => done("taken"), (error) => done(error.status))"""
+    assert browser.execute_async_script(refusal) == 403
+
+    sign_in(browser, site, site.key)
+    show(browser, site, "/quarantine?reason=invalid_timestamp", "timestamp must be")
+    browser.find_element(By.CSS_SELECTOR, "details.row summary").click()
+    content = browser.find_element(By.TAG_NAME, "textarea")
+    right = json.loads(str(content.get_property("value"))) | {"timestamp": "2026-09-10T12:00:00Z"}
+    content.clear()
+    content.send_keys(json.dumps(right))
+    press(browser, "Correct and replay")
+    until(lambda: "events stored now" in text(browser))
+    until(lambda: "Nothing that matches" in text(browser))
+    assert site.read("/v1/events/trace?id=wrong")["items"][0]["status"] == "accepted"
 
 
 def test_signing_out_ends_the_session(browser: webdriver.Chrome, site: Site) -> None:

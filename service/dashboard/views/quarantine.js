@@ -85,7 +85,7 @@ function refused(row, send) {
       {},
       tag(row.reason, row.reason === "conflict" ? "warn" : "bad"),
       " ",
-      h("span", {}, row.detail),
+      h("span", {}, row.meter && [h("strong", {}, row.meter), ": "], row.detail),
       h("span", { class: "dim small origin" }, `${minute(row.quarantined_at)} · ${row.origin}, ${row.origin_row}`),
     ),
     h(
