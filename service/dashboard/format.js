@@ -72,7 +72,7 @@ export function ago(at, now = Date.now()) {
 
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return "–";
-  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 120) return `${+Number(seconds).toFixed(1)} s`;
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
   if (seconds < 172800) return `${Math.round(seconds / 3600)} h`;
   return `${Math.round(seconds / 86400)} days`;

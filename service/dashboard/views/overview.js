@@ -89,6 +89,6 @@ function figures(lately, status) {
     tile("copies", number(counts.duplicate), `${number(counts.conflict)} with other content`),
     tile("late", number(counts.late), dirty ? `${number(dirty)} marks to repair` : "nothing to repair"),
     tile("in quarantine", number(refused), refused ? "replay or correct them" : "nothing refused", false),
-    tile("waiting", status.lag === null ? "–" : number(status.lag), status.delay_seconds.events ? `stored after ${span(status.delay_seconds.p95)} (p95)` : "not read yet"),
+    tile("waiting", status.lag === null ? "–" : number(status.lag), status.usage_delay_seconds.flushes ? `in usage after ${span(status.usage_delay_seconds.p95)} (p95)` : "no usage written lately"),
   ];
 }

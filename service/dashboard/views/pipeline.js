@@ -28,16 +28,18 @@ export function pipeline(view) {
       "dl",
       { class: "facts" },
       fact("events that wait", found.lag === null ? "not known here" : number(found.lag)),
-      fact("stored after", found.delay_seconds.events ? `${span(found.delay_seconds.median)} median, ${span(found.delay_seconds.p95)} p95, ${span(found.delay_seconds.most)} at most` : "nothing was stored"),
+      fact("stored after", found.delay_seconds.events ? delay(found.delay_seconds) : "nothing was stored"),
+      fact("in usage after", found.usage_delay_seconds.flushes ? delay(found.usage_delay_seconds) : "no usage was written"),
       fact("last batch", found.last_batch ? ago(found.last_batch) : "none in five minutes"),
       fact("shards that own buckets", number(found.shards)),
       fact("heard from all of them", found.silent_seconds === null ? "–" : `${span(found.silent_seconds)} ago`),
+      fact("watermark behind the clock", span(found.watermark_lag_seconds)),
       fact("buckets closed until", found.closed_until ? minute(found.closed_until) : "nothing is owned by a stream"),
     ));
     renew(counts, table([
       { title: "events", cell: ([name]) => name },
       { title: "number", num: true, cell: ([, value]) => number(value) },
-    ], Object.entries(found.counts).filter(([name]) => name !== "batches"), { caption: "Counts" }));
+    ], flow(found), { caption: "Counts" }));
     const refused = Object.entries(found.quarantined);
     const dirty = Object.entries(found.dirty);
     renew(
@@ -48,4 +50,13 @@ export function pipeline(view) {
       dirty.length > 0 && h("p", { class: "small dim" }, "Run ", h("code", {}, "beammeter repair"), `; the oldest mark is from ${minute(found.dirty_since)}.`),
     );
   });
+}
+
+const delay = (of) => `${span(of.median)} median, ${span(of.p95)} p95, ${span(of.most)} at most`;
+
+// From what was sent here to the rows that were written.
+function flow({ sent, counts, sink }) {
+  const here = sent ? [["sent to this server and durable", sent.accepted], ["refused by this server", sent.refused], ["failed, to be sent again", sent.failed]] : [];
+  const read = Object.entries(counts).filter(([name]) => name !== "batches");
+  return [...here, ...read, ["usage rows written", sink.rows], ["writes tried again", sink.retries]];
 }
