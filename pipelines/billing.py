@@ -19,19 +19,15 @@ import apache_beam as beam
 
 from meters.catalog import Catalog, Subscription
 from meters.catalog_file import catalog_hash
-from transforms.invoices import (
-    Documents,
-    Part,
-    RatedPart,
-    RateParts,
-    WriteDrafts,
-    WriteResults,
-    to_documents,
-    to_proposals,
-)
+from transforms.invoice_stages import RateParts, WriteDrafts, WriteResults
+from transforms.invoices import Documents, PackedPart, Rating, without_customers
+from transforms.rating_pool import processors
 
 BATCH = 1000
 """Subscriptions that are rated with one query, or those of one customer where it has more."""
+
+PARTS_EACH = 3
+"""A process that rates takes a second to start; it is started for so many parts."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,9 @@ class Billing:
     `results`: in the order of their names they are sorted by customer, billing date,
     currency and subscription, final ones behind those of their part. Proposals have a
     line for each customer instead (`transforms.invoices.to_proposals`). `journal` is the
-    journal's URL, None where nothing is final yet.
+    journal's URL, None where nothing is final yet. `workers` processes rate at the same
+    time (None: as many as there are processors, where that many have enough to do), and
+    whatever their number, the results are the same.
     """
 
     catalog: Catalog
@@ -56,58 +54,56 @@ class Billing:
     results: str
     journal: str | None = None
     proposals: bool = False
+    workers: int | None = None
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
-        rate = RateParts(
+        parts = list(_parts(self.catalog, self.subscriptions))
+        rating = Rating(
+            shared=without_customers(self.catalog),
+            catalog_hash=catalog_hash(self.catalog),
             tenant=self.tenant,
-            warehouse=self.warehouse,
             as_of=self.as_of,
             status=self.status,
             journal=self.journal,
+            proposals=self.proposals,
         )
-        to_lines = to_proposals if self.proposals else to_documents
-        parts = list(_parts(self.catalog, self.subscriptions))
+        workers = self.workers or min(processors(), len(parts) // PARTS_EACH)
+        rate = RateParts(rating, warehouse=self.warehouse, workers=workers)
         documents = (
             pipeline
             | "Customers" >> beam.Create(parts)
             | "Spread" >> beam.Reshuffle()
-            | "Rate" >> beam.ParDo(rate).with_output_types(RatedPart)
-            | "Documents" >> beam.Map(to_lines).with_output_types(Documents)
+            | "Rate" >> beam.ParDo(rate).with_output_types(Documents)
         )
         if self.status == "draft" and not self.proposals:
             _ = documents | "Write" >> beam.ParDo(WriteDrafts(warehouse=self.warehouse))
         _ = documents | "Results" >> beam.ParDo(WriteResults(self.results))
 
 
-def _parts(catalog: Catalog, subscriptions: Sequence[str]) -> Iterator[Part]:
+def _parts(catalog: Catalog, subscriptions: Sequence[str]) -> Iterator[PackedPart]:
     """The catalog in parts that never part what one customer has."""
-    found = catalog_hash(catalog)
     chosen: dict[str, list[Subscription]] = {}
     for name in subscriptions:
         entry = catalog.subscriptions_by_id[name]
         chosen.setdefault(entry.customer, []).append(entry)
-    sections = {name: getattr(catalog, name) for name in Catalog.model_fields}
     index = count = 0
     customers: list[str] = []
     for name in sorted(chosen):
         if customers and count + len(chosen[name]) > BATCH:
-            yield Part(index, _of(catalog, sections, customers, chosen), found)
+            yield PackedPart.of(index, _own(catalog, customers, chosen))
             index, count, customers = index + 1, 0, []
         customers.append(name)
         count += len(chosen[name])
     if customers:
-        yield Part(index, _of(catalog, sections, customers, chosen), found)
+        yield PackedPart.of(index, _own(catalog, customers, chosen))
 
 
-def _of(
-    catalog: Catalog,
-    sections: Mapping[str, Any],
-    customers: Sequence[str],
-    chosen: Mapping[str, Sequence[Subscription]],
-) -> Catalog:
-    """The catalog with these customers alone."""
-    own: dict[str, Any] = {
+def _own(
+    catalog: Catalog, customers: Sequence[str], chosen: Mapping[str, Sequence[Subscription]]
+) -> dict[str, list[Any]]:
+    """What the catalog has for these customers."""
+    return {
         "customers": [catalog.customers_by_id[name] for name in customers],
         "subscriptions": [entry for name in customers for entry in chosen[name]],
         "credits": [g for name in customers for g in catalog.grants_by_customer.get(name, ())],
@@ -115,4 +111,3 @@ def _of(
             each for name in customers for each in catalog.entitlements_by_customer.get(name, ())
         ],
     }
-    return Catalog.model_construct(**{**sections, **own})

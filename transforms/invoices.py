@@ -1,30 +1,22 @@
-"""Rating: customers and their merged usage become invoices, documents and stored drafts.
+"""Rating: customers and their merged usage become invoices and documents.
 
     parts of the catalog -> due slots -> usage merged by ClickHouse -> bill_customer -> documents
 
 A customer needs nothing but its own subscriptions, usage and history, so customers are
-rated in any number of parts, on any number of workers, with the same result. While a part
-is rated, the usage of the next one is read and the drafts of the one before are written.
-What the journal has of a customer is final, and not rated again.
+rated in any number of parts, in any number of processes (`transforms.rating_pool`), with
+the same result. What the journal has of a customer is final, and not rated again.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
-import apache_beam as beam
 import msgspec
-from apache_beam.coders import Coder
-from apache_beam.io.filesystems import FileSystems
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.windowed_value import WindowedValue
 
 from billing.credits import LedgerEntry, postings
 from billing.customer import SlotUsage, begun_slots, bill_customer, due_slots
@@ -41,20 +33,39 @@ from meters.collection import without_collection
 from meters.currencies import currency_exponent
 from meters.periods import Span
 from meters.timestamps import format_instant
-from transforms import progress
-from transforms.background import Background
 from transforms.catalogs import stored_timeline
-from transforms.connection import connect
 from transforms.quantities import Quantities
-from warehouse.invoices import Texts, write_texts
+from warehouse.client import Warehouse
+from warehouse.invoice_columns import Rows
 from warehouse.merging import UsageSpan
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
+_OWN = ("customers", "subscriptions", "credits", "entitlements")
+"""What a catalog has for each customer alone."""
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What all parts of a billing run are rated by.
+
+    `shared` is the catalog without what belongs to single customers, `catalog_hash` that of
+    the whole. Every period that ended by `as_of` is billed. `journal` is the URL of the
+    journal, None where nothing is final yet. `proposals` asks for these in the results.
+    """
+
+    shared: Catalog
+    catalog_hash: str
+    tenant: str
+    as_of: datetime
+    status: Status
+    journal: str | None = None
+    proposals: bool = False
+
 
 @dataclass(frozen=True)
 class Part:
-    """All that some customers are billed by, and its place among the parts.
+    """Some customers, with all that they are billed by, and the place among the parts.
 
     The catalog has no other customers, so that what a worker holds does not grow with
     their number.
@@ -62,8 +73,31 @@ class Part:
 
     index: int
     catalog: Catalog
-    catalog_hash: str
-    """The hash of the whole catalog."""
+
+
+@dataclass(frozen=True)
+class PackedPart:
+    """A part as it travels: what its customers have, in bytes that nothing on the way reads."""
+
+    index: int
+    content: bytes
+
+    @classmethod
+    def of(cls, index: int, own: Mapping[str, Any]) -> Self:
+        """The part of a catalog that has these entries of its customers."""
+        return cls(index, pickle.dumps([own[name] for name in _OWN], pickle.HIGHEST_PROTOCOL))
+
+    def opened(self, shared: Catalog) -> Part:
+        """The part, beside what all parts share."""
+        own = zip(_OWN, pickle.loads(self.content), strict=True)  # noqa: S301 (of this pipeline)
+        sections = {name: getattr(shared, name) for name in Catalog.model_fields}
+        return Part(self.index, Catalog.model_construct(**{**sections, **dict(own)}))
+
+
+def without_customers(catalog: Catalog) -> Catalog:
+    """What all parts of a catalog share."""
+    sections = {name: getattr(catalog, name) for name in Catalog.model_fields}
+    return Catalog.model_construct(**{**sections, **{name: [] for name in _OWN}})
 
 
 @dataclass(frozen=True)
@@ -74,8 +108,6 @@ class RatedPart:
     it. `histories` is what they go on from, `final` the documents of due periods in it.
     """
 
-    index: int
-    tenant: str
     invoices: Sequence[Invoice]
     postings: Sequence[tuple[LedgerEntry, ...]] = ()
     histories: Mapping[str, int] = field(default_factory=dict)
@@ -84,83 +116,67 @@ class RatedPart:
 
 @dataclass(frozen=True)
 class Documents:
-    """The documents of a part, in the order of its invoices, and the lines of its results."""
+    """What a part has become: `count` invoices.
+
+    Drafts are the `rows` that they are stored as, in the order of the results; `lines` are
+    the results behind them.
+    """
 
     index: int
     tenant: str
-    texts: Sequence[Texts]
+    count: int
+    rows: Rows | None
     lines: Sequence[str]
 
-
-class PartCoder(Coder):  # type: ignore[misc]
-    """Codes what travels between stages, where a runner does not fuse them."""
-
-    def encode(self, value: RatedPart | Documents) -> bytes:
-        """The pickled value."""
-        return pickle.dumps(value)
-
-    def decode(self, encoded: bytes) -> RatedPart | Documents:
-        """The value; from a worker of this pipeline alone."""
-        found: RatedPart | Documents = pickle.loads(encoded)  # noqa: S301
-        return found
-
-    def estimate_size(self, value: RatedPart | Documents) -> int:
-        """About the bytes in memory; Beam's own estimate would code the value once more."""
-        if isinstance(value, RatedPart):
-            return sum(1000 * len(invoice.lines) for invoice in value.invoices)
-        return sum(2 * len(texts.text) for texts in value.texts)
-
-    def is_deterministic(self) -> bool:
-        """It is no key."""
-        return False
+    @property
+    def results(self) -> Iterator[str]:
+        """The results of the part, as lines of JSON."""
+        if self.rows is not None:
+            yield from self.rows.documents
+        yield from self.lines
 
 
-beam.coders.registry.register_coder(RatedPart, PartCoder)
-beam.coders.registry.register_coder(Documents, PartCoder)
+class Rater:
+    """Rates parts, one at a time."""
 
-
-class RateParts(beam.DoFn):  # type: ignore[misc]
-    """`Part` -> `RatedPart` with every period that ended by `as_of`.
-
-    `journal` is the URL of the journal; None where nothing is final yet.
-    """
-
-    def __init__(
-        self,
-        *,
-        tenant: str,
-        warehouse: str,
-        as_of: datetime,
-        status: Status,
-        journal: str | None = None,
-    ) -> None:
-        self._tenant = tenant
-        self._url = warehouse
-        self._as_of = as_of
-        self._status = status
-        self._journal_url = journal
-
-    def setup(self) -> None:
-        """Open warehouse and journal once a worker."""
-        self._warehouse = connect(self._url)
-        self._reader = ThreadPoolExecutor(max_workers=1)
-        self._timeline = cache(lambda: stored_timeline(self._warehouse, self._tenant))
+    def __init__(self, rating: Rating, warehouse: Warehouse) -> None:
+        self._rating = rating
+        self._warehouse = warehouse
+        self._tenant = rating.tenant
+        self._as_of = rating.as_of
+        self._timeline = cache(lambda: stored_timeline(warehouse, rating.tenant))
         self._journal = None
-        if self._journal_url is not None:
-            self._journal = Journal.connect_existing(self._journal_url, from_environment=True)
+        if rating.journal is not None:
+            self._journal = Journal.connect_existing(rating.journal, from_environment=True)
 
-    def start_bundle(self) -> None:
-        """Nothing is being read yet."""
-        self._reading: deque[_Reading] = deque()
-
-    def process(self, part: Part) -> Iterator[RatedPart]:
-        """Begin to read the usage of a part, and rate the one before."""
+    def rate(self, packed: PackedPart) -> Documents:
+        """The documents of a part."""
+        rating = self._rating
         with without_collection():
-            slots = [
-                slot
-                for entry in part.catalog.subscriptions
-                for slot in due_slots(part.catalog, entry.id, self._as_of)
-            ]
+            part = self._rated(packed.opened(rating.shared))
+            rows: Rows | None = None
+            if rating.proposals:
+                lines = list(to_proposals(part))
+            else:
+                found = Rows.of([invoice.to_dict() for invoice in part.invoices])
+                lines = [_ENCODER.encode(document).decode() for document in part.final]
+                if rating.status == "draft":
+                    rows = found
+                else:
+                    lines = [*found.documents, *lines]
+        return Documents(packed.index, rating.tenant, len(part.invoices), rows, lines)
+
+    def close(self) -> None:
+        """Close the journal; the warehouse belongs to whoever gave it."""
+        if self._journal is not None:
+            self._journal.close()
+
+    def _rated(self, part: Part) -> RatedPart:
+        slots = [
+            slot
+            for entry in part.catalog.subscriptions
+            for slot in due_slots(part.catalog, entry.id, self._as_of)
+        ]
         histories: dict[str, History] = {}
         if self._journal is not None:
             names = [customer.id for customer in part.catalog.customers]
@@ -179,54 +195,33 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
                 final += final_parts(slot, past, self._as_of)
                 if not past.is_final(slot, self._tenant):
                     begun.append(slot)
-        usage = self._reader.submit(read_slots, quantities, open_slots, begun, self._as_of)
-        self._reading.append(_Reading(part, final, histories, pasts, usage))
-        if len(self._reading) > 1:
-            yield self._rated()
-
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        """Rate what is left."""
-        while self._reading:
-            rated = self._rated()
-            yield WindowedValue(rated, GlobalWindow().max_timestamp(), [GlobalWindow()])
-
-    def teardown(self) -> None:
-        """End the thread, and close the journal."""
-        self._reader.shutdown(cancel_futures=True)
-        if self._journal is not None:
-            self._journal.close()
-
-    def _rated(self) -> RatedPart:
-        reading = self._reading.popleft()
-        part, histories = reading.part, reading.histories
+        usage = read_slots(quantities, open_slots, begun, self._as_of)
         customers: dict[str, list[SlotUsage]] = {}
-        for slot in reading.final:
+        for slot in final:
             customers.setdefault(slot.customer, []).append((slot, ()))
-        for slot, used in reading.usage.result():
+        for slot, used in usage:
             customers.setdefault(slot.customer, []).append((slot, used))
         invoices: list[Invoice] = []
         entries: list[tuple[LedgerEntry, ...]] = []
-        final: list[Document] = []
-        with without_collection():
-            for name, found in sorted(customers.items()):
-                past = reading.pasts.get(name, NO_PAST)
-                billed = bill_customer(
-                    part.catalog,
-                    found,
-                    tenant=self._tenant,
-                    status=self._status,
-                    catalog_hash=part.catalog_hash,
-                    past=past,
-                )
-                grants = part.catalog.grants_by_customer.get(name, ())
-                for invoice, moved in postings(self._tenant, grants, billed, past.balances):
-                    invoices.append(invoice)
-                    entries.append(moved)
-                if name in histories:
-                    final += _final(histories[name], past, found, self._tenant)
-        progress.advance("invoices", len(invoices))
+        finals: list[Document] = []
+        for name, found in sorted(customers.items()):
+            past = pasts.get(name, NO_PAST)
+            billed = bill_customer(
+                part.catalog,
+                found,
+                tenant=self._tenant,
+                status=self._rating.status,
+                catalog_hash=self._rating.catalog_hash,
+                past=past,
+            )
+            grants = part.catalog.grants_by_customer.get(name, ())
+            for invoice, moved in postings(self._tenant, grants, billed, past.balances):
+                invoices.append(invoice)
+                entries.append(moved)
+            if name in histories:
+                finals += _final(histories[name], past, found, self._tenant)
         versions = {name: history.version for name, history in histories.items()}
-        return RatedPart(part.index, self._tenant, invoices, entries, versions, final)
+        return RatedPart(invoices, entries, versions, finals)
 
 
 def past_of(history: History) -> Past:
@@ -265,17 +260,6 @@ def _final(
             yield found.document
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """A part whose usage is being read; `final` slots need none."""
-
-    part: Part
-    final: list[Slot]
-    histories: Mapping[str, History]
-    pasts: Mapping[str, Past]
-    usage: Future[list[SlotUsage]]
-
-
 def read_slots(
     quantities: Quantities, slots: Sequence[Slot], begun: Sequence[Slot], as_of: datetime
 ) -> list[SlotUsage]:
@@ -302,16 +286,7 @@ def _usage_of(quantities: Quantities, slots: Sequence[Slot]) -> list[list[dict[s
     return [[next(found) for _ in slot.cuts] for slot in slots]
 
 
-def to_documents(part: RatedPart) -> Documents:
-    """The JSON documents of a part: those that are open, and in the results the final ones."""
-    with without_collection():
-        texts = [Texts.of(invoice.to_dict()) for invoice in part.invoices]
-        lines = [each.text for each in texts]
-        lines += [_ENCODER.encode(document).decode() for document in part.final]
-    return Documents(part.index, part.tenant, texts, lines)
-
-
-def to_proposals(part: RatedPart) -> Documents:
+def to_proposals(part: RatedPart) -> Iterator[str]:
     """The results of a part: for each customer what could become final, and what is.
 
     A line is `{customer, version, final, invoices}`; an invoice `{document, entries,
@@ -337,8 +312,8 @@ def to_proposals(part: RatedPart) -> Documents:
             "carried": carried_of(invoice),
         }
         of(str(invoice.customer))["invoices"].append(posting)
-    lines = [_ENCODER.encode(line).decode() for line in customers.values()]
-    return Documents(part.index, part.tenant, (), lines)
+    for line in customers.values():
+        yield _ENCODER.encode(line).decode()
 
 
 def _entry(entry: LedgerEntry) -> dict[str, str | None]:
@@ -355,44 +330,3 @@ def _entry(entry: LedgerEntry) -> dict[str, str | None]:
         "at": format_instant(entry.at),
         "expires_at": None if entry.expires_at is None else format_instant(entry.expires_at),
     }
-
-
-class WriteDrafts(beam.DoFn):  # type: ignore[misc]
-    """`Documents` -> `invoices` and `invoice_lines`, idempotently."""
-
-    def __init__(self, *, warehouse: str) -> None:
-        self._url = warehouse
-
-    def setup(self) -> None:
-        """Open the warehouse once a worker."""
-        self._warehouse = connect(self._url)
-        self._background = Background()
-
-    def process(self, part: Documents) -> None:
-        """Begin to write the documents of a part."""
-
-        def write() -> None:
-            write_texts(self._warehouse, part.tenant, part.texts)
-
-        self._background.submit(write)
-
-    def finish_bundle(self) -> None:
-        """Wait until all is written: a bundle that is done is durable."""
-        self._background.finish()
-
-    def teardown(self) -> None:
-        """End the thread."""
-        self._background.close()
-
-
-class WriteResults(beam.DoFn):  # type: ignore[misc]
-    """`Documents` -> a file of JSON lines for each part, `PREFIX-INDEX`."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    def process(self, part: Documents) -> None:
-        """Write the file of one part; a part that is done again writes the same."""
-        with FileSystems.create(f"{self._prefix}-{part.index:08}", "application/json") as file:
-            for line in part.lines:
-                file.write(line.encode() + b"\n")

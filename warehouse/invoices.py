@@ -17,16 +17,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import msgspec
-import pyarrow as pa
-
 from meters.errors import WarehouseError
-from meters.scalars import canonical_json, parse_json
+from meters.scalars import parse_json
 from warehouse.client import Warehouse
+from warehouse.invoice_columns import TABLES, Document, Rows
 from warehouse.parameters import Value, chunks, json_list
-
-Document = Mapping[str, object]
-"""An invoice as `Invoice.to_dict()` gives it."""
 
 REPLACEABLE = ("draft", "held")
 """States in which an invoice may be written anew; others never change."""
@@ -34,44 +29,7 @@ REPLACEABLE = ("draft", "held")
 FINAL_REVISION = 1 << 62
 """Revisions of documents of the journal begin here; those of drafts are times."""
 
-_ENCODER = msgspec.json.Encoder()
-_AMOUNT = pa.decimal128(38, 12)
-_INSTANT = pa.timestamp("us", "UTC")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_HEADER_TEXTS = (
-    "invoice_id",
-    "kind",
-    "status",
-    "number",
-    "issuer",
-    "currency",
-    "billing_group",
-    "catalog_hash",
-    "hold_reason",
-    "original_invoice_id",
-    "reason_code",
-    "target_hash",
-)
-_HEADER_AMOUNTS = ("subtotal", "discount", "credit", "tax", "total", "prepaid", "due")
-_HEADER_INSTANTS = ("billing_date", "period_start", "period_end")
-_LINE_TEXTS = (
-    "line_id",
-    "charge",
-    "plan_version",
-    "meter",
-    "quantity",
-    "unit_amount",
-    "amount_exact",
-    "tax_code",
-    "tax_rate",
-    "description",
-    "original_invoice_id",
-    "original_line_id",
-    "reason_code",
-    "target_hash",
-)
-_LINE_AMOUNTS = ("amount", "discount", "credit", "tax")
 
 _STORED = """
 SELECT i.invoice_id AS invoice_id, argMax(i.status, i.revision) AS status,
@@ -103,47 +61,30 @@ _BEHIND = """
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Texts:
-    """A document with its JSON text and the texts of its lines, each written once."""
-
-    document: Document
-    text: str
-    lines: tuple[str, ...]
-
-    @classmethod
-    def of(cls, document: Document) -> Texts:
-        """The texts of a document, each line's within that of the whole."""
-        lines = [_ENCODER.encode(_canonical(line)) for line in _lines(document)]
-        whole = {**document, "lines": [msgspec.Raw(line) for line in lines]}
-        return cls(document, document_text(whole), tuple(line.decode() for line in lines))
-
-
 def write_invoices(warehouse: Warehouse, tenant: str, documents: Sequence[Document]) -> list[str]:
     """Stores invoices with their lines; returns the ids of those that were written.
 
     One that is stored with the same content is not written again, and one that is
     neither a draft nor held stays as it is.
     """
-    return write_texts(warehouse, tenant, [Texts.of(document) for document in documents])
+    return write_rows(warehouse, tenant, Rows.of(documents))
 
 
-def write_texts(warehouse: Warehouse, tenant: str, invoices: Sequence[Texts]) -> list[str]:
-    """As `write_invoices`, where the texts are known already."""
-    ids = [_text(invoice.document, "invoice_id") for invoice in invoices]
+def write_rows(warehouse: Warehouse, tenant: str, rows: Rows) -> list[str]:
+    """As `write_invoices`, where documents are columns already."""
+    ids = rows.ids
     stored = _stored(warehouse, tenant, ids)
     now = datetime.now(UTC)
-    fresh: list[Texts] = []
     revisions: dict[str, int] = {}
     rewritten: list[str] = []
-    for invoice_id, invoice in zip(ids, invoices, strict=True):
+    for invoice_id, document in zip(ids, rows.documents, strict=True):
         found = stored.get(invoice_id, _ABSENT)
-        if found.status in REPLACEABLE and found.document != invoice.text:
-            fresh.append(invoice)
+        if found.status in REPLACEABLE and found.document != document:
             revisions[invoice_id] = max(found.revision + 1, _microseconds(now))
             if found.revision:
                 rewritten.append(invoice_id)
-    if fresh:
+    if revisions:
+        fresh = rows if len(revisions) == len(ids) else rows.only(list(revisions))
         _delete_lost_lines(warehouse, tenant, rewritten, fresh, revisions, now)
         _write(warehouse, tenant, fresh, list(revisions.values()), now)
     return list(revisions)
@@ -153,17 +94,14 @@ def _delete_lost_lines(
     warehouse: Warehouse,
     tenant: str,
     rewritten: Sequence[str],
-    fresh: Sequence[Texts],
+    fresh: Rows,
     revisions: Mapping[str, int],
     now: datetime,
 ) -> None:
     """Lines that drafts have lost, once more and marked as deleted."""
-    kept = {
-        _text(line, "line_id")
-        for invoice in fresh
-        for line in _lines(invoice.document)
-        if rewritten
-    }
+    if not rewritten:
+        return
+    kept = set(fresh.lines["line_id"].to_pylist())
     lost = [
         {**row, "is_deleted": 1, "revision": revisions[str(row["invoice_id"])], "updated_at": now}
         for row in invoice_lines(warehouse, tenant, rewritten)
@@ -181,28 +119,22 @@ def write_final_invoices(
     Each comes with the number of the audit entry that changed it last, which makes its
     revision: above every draft's, and the same whenever it is written.
     """
-    latest = {_text(document, "invoice_id"): (seq, document) for seq, document in documents}
+    latest = {str(document["invoice_id"]): (seq, document) for seq, document in documents}
     if not latest:
         return
     now = datetime.now(UTC)
     revisions = {name: FINAL_REVISION + seq for name, (seq, _) in latest.items()}
-    fresh = [Texts.of(document) for _, document in latest.values()]
+    fresh = Rows.of([document for _, document in latest.values()])
     _delete_lost_lines(warehouse, tenant, list(latest), fresh, revisions, now)
     _write(warehouse, tenant, fresh, list(revisions.values()), now)
 
 
 def _write(
-    warehouse: Warehouse,
-    tenant: str,
-    fresh: Sequence[Texts],
-    revisions: Sequence[int],
-    now: datetime,
+    warehouse: Warehouse, tenant: str, rows: Rows, revisions: Sequence[int], now: datetime
 ) -> None:
     """Lines first: where a write is cut off, the old header makes the next run write again."""
-    lines = _line_columns(fresh, revisions)
-    _insert(warehouse, "invoice_lines", lines, tenant, now)
-    headers = _header_columns(fresh, revisions)
-    _insert(warehouse, "invoices", headers, tenant, now)
+    for table, columns in zip(TABLES, rows.written(tenant, revisions, now), strict=True):
+        warehouse.insert(table, columns)
 
 
 def read_invoices(
@@ -285,25 +217,6 @@ def invoice_lines(
     return rows
 
 
-def document_text(value: object) -> str:
-    """The JSON text of a document: canonical numbers and texts, keys in the order given."""
-    return _ENCODER.encode(_canonical(value)).decode()
-
-
-def _canonical(value: object) -> object:
-    """The value with all numbers as their canonical text; most of it is text already."""
-    if value is None or isinstance(value, str | bool | msgspec.Raw):
-        return value
-    if isinstance(value, Mapping):
-        return {
-            key: item if item is None or item.__class__ is str else _canonical(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    return msgspec.Raw(canonical_json(value).encode())
-
-
 @dataclass(frozen=True)
 class _Stored:
     """What the warehouse holds of an invoice."""
@@ -324,104 +237,6 @@ def _stored(warehouse: Warehouse, tenant: str, invoice_ids: Sequence[str]) -> di
                 str(row["status"]), int(str(row["revision"])), str(row["document"])
             )
     return found
-
-
-_Columns = dict[str, pa.Array]
-
-
-def _header_columns(invoices: Sequence[Texts], revisions: Sequence[int]) -> _Columns:
-    documents = [invoice.document for invoice in invoices]
-    return {
-        "external_customer_id": _texts(documents, "customer"),
-        "external_subscription_id": _texts(documents, "subscription"),
-        **{name: _texts(documents, name) for name in _HEADER_TEXTS},
-        **{name: _amounts(documents, name) for name in _HEADER_AMOUNTS},
-        **{name: _instants(documents, name) for name in _HEADER_INSTANTS},
-        **{name: _dates(documents, name) for name in ("issue_date", "due_date")},
-        "sequence": _counts(documents, "sequence"),
-        "document": pa.array([invoice.text for invoice in invoices], pa.string()),
-        "revision": pa.array(revisions, pa.uint64()),
-    }
-
-
-def _line_columns(invoices: Sequence[Texts], revisions: Sequence[int]) -> _Columns:
-    ids: list[str] = []
-    positions: list[int] = []
-    of_invoice: list[int] = []
-    lines: list[Document] = []
-    for invoice, revision in zip(invoices, revisions, strict=True):
-        found = _lines(invoice.document)
-        lines += found
-        ids += [_text(invoice.document, "invoice_id")] * len(found)
-        of_invoice += [revision] * len(found)
-        positions += range(len(found))
-    groups = [line.get("group") for line in lines]
-    texts = [text for invoice in invoices for text in invoice.lines]
-    return {
-        "invoice_id": pa.array(ids, pa.string()),
-        "position": pa.array(positions, pa.uint32()),
-        "external_subscription_id": _texts(lines, "subscription"),
-        **{name: _texts(lines, name) for name in _LINE_TEXTS},
-        **{name: _amounts(lines, name) for name in _LINE_AMOUNTS},
-        **{name: _instants(lines, name) for name in ("service_start", "service_end")},
-        "group_key": pa.array([canonical_json(group) if group else "{}" for group in groups]),
-        "usage_revision": _counts(lines, "revision"),
-        "document": pa.array(texts, pa.string()),
-        "revision": pa.array(of_invoice, pa.uint64()),
-        "is_deleted": pa.array([0] * len(lines), pa.uint8()),
-    }
-
-
-def _insert(
-    warehouse: Warehouse, table: str, columns: _Columns, tenant: str, now: datetime
-) -> None:
-    rows = len(columns["revision"])
-    given = {
-        "tenant_id": pa.repeat(pa.scalar(tenant, pa.string()), rows),
-        **columns,
-        "updated_at": pa.repeat(pa.scalar(now, _INSTANT), rows),
-    }
-    warehouse.insert(table, pa.table(given))
-
-
-def _texts(documents: Sequence[Document], name: str) -> pa.Array:
-    values = [document.get(name) for document in documents]
-    return pa.array(
-        [
-            value if value.__class__ is str else "" if value is None else str(value)
-            for value in values
-        ],
-        pa.string(),
-    )
-
-
-def _amounts(documents: Sequence[Document], name: str) -> pa.Array:
-    values = [_text(document, name) or "0" for document in documents]
-    return pa.array(values, pa.string()).cast(_AMOUNT)
-
-
-def _instants(documents: Sequence[Document], name: str) -> pa.Array:
-    values = [document.get(name) or None for document in documents]
-    return pa.array(values, pa.string()).cast(_INSTANT)
-
-
-def _dates(documents: Sequence[Document], name: str) -> pa.Array:
-    values = [document.get(name) or None for document in documents]
-    return pa.array(values, pa.string()).cast(pa.date32())
-
-
-def _counts(documents: Sequence[Document], name: str) -> pa.Array:
-    return pa.array([document.get(name) or 0 for document in documents], pa.uint32())
-
-
-def _lines(document: Document) -> list[Document]:
-    lines = document.get("lines")
-    return [line for line in lines if isinstance(line, Mapping)] if isinstance(lines, list) else []
-
-
-def _text(document: Document, name: str) -> str:
-    value = document.get(name)
-    return "" if value is None else str(value)
 
 
 def _parsed(text: str) -> dict[str, object]:

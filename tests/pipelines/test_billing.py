@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from meters.catalog import Catalog
+from meters.errors import BeammeterError
 from meters.measure import Measurement
 from meters.revisions import first_revision
 from meters.scalars import parse_json
@@ -19,7 +21,10 @@ from runners import bills, launch
 from tests.generators import Row
 from tests.meters.chain import event, measured, meter, stored
 from tests.pipelines.runs import Tenant
+from transforms import rating_pool
+from warehouse.client import Warehouse
 from warehouse.invoices import invoice_lines, list_invoices
+from warehouse.remote import Request
 from warehouse.writes import insert_usage, insert_usage_values
 
 NewTenant = Callable[[Catalog], Tenant]
@@ -97,7 +102,10 @@ def metered(tenant: Tenant, events: Sequence[Row], revision: int = 1) -> None:
 
 
 def bill(
-    tenant: Tenant, status: Literal["draft", "preview"] = "draft", options: Sequence[str] = ()
+    tenant: Tenant,
+    status: Literal["draft", "preview"] = "draft",
+    options: Sequence[str] = (),
+    workers: int | None = None,
 ) -> list[dict[str, Any]]:
     """Bill all subscriptions; the invoices by subscription and date."""
     folder = Path(tenant.folder / f"results-{len(list(tenant.folder.iterdir()))}")
@@ -110,6 +118,7 @@ def bill(
         as_of=parse_timestamp(AS_OF),
         status=status,
         results=str(folder / "invoices"),
+        workers=workers,
     )
     launch.run(job.build, launch.options("direct", options))
     invoices: list[Any] = [
@@ -170,6 +179,63 @@ def test_drafts_are_written_once_whatever_the_batches_and_repetitions(
     assert bill(tenant, options=["--direct_runner_bundle_repeat=2"]) == first
     assert kept(tenant) == stored_first
     assert (tenant.written("invoices"), tenant.written("invoice_lines")) == written
+
+
+def test_any_number_of_processes_rates_the_same(
+    new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = new_tenant(CATALOG)
+    metered(tenant, EVENTS)
+    first = bill(tenant, workers=1)
+    stored_first = kept(tenant)
+    assert len(stored_first[0]) == 6
+    monkeypatch.setattr(billing, "BATCH", 1)
+    assert bill(tenant, workers=2) == first
+    assert kept(tenant) == stored_first
+    other = new_tenant(CATALOG)
+    metered(other, EVENTS)
+    drafts = bill(other, workers=2)
+    assert [each["lines"] for each in kept(other)[0]] != []
+    assert [_of_no_tenant(each) for each in drafts] == [_of_no_tenant(each) for each in first]
+
+
+def _of_no_tenant(invoice: dict[str, Any]) -> dict[str, Any]:
+    """An invoice without its ids, which are hashes that the tenant is part of."""
+    lines = [{**line, "line_id": ""} for line in invoice["lines"]]
+    return {**invoice, "invoice_id": "", "lines": lines}
+
+
+def test_what_a_process_cannot_rate_fails_the_run_with_its_reason(
+    new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = new_tenant(CATALOG)
+    monkeypatch.setattr(billing, "BATCH", 1)
+    real = rating_pool.answer
+
+    def refuse(warehouse: Warehouse, request: Request) -> Any:
+        return real(warehouse, Request("SELECT nothing_of_the_kind", {}))
+
+    monkeypatch.setattr(rating_pool, "answer", refuse)
+    with pytest.raises(BeammeterError, match="nothing_of_the_kind"):
+        bill(tenant, workers=2)
+    assert tenant.written("invoices") == 0
+
+
+def test_a_process_that_dies_fails_the_run(
+    new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tenant = new_tenant(CATALOG)
+    monkeypatch.setattr(billing, "BATCH", 1)
+
+    def kill(_warehouse: Warehouse, _request: Request) -> Any:
+        for process in multiprocessing.active_children():
+            process.kill()
+            process.join()
+        return None
+
+    monkeypatch.setattr(rating_pool, "answer", kill)
+    with pytest.raises(BeammeterError, match="a process that rates has ended"):
+        bill(tenant, workers=2)
 
 
 def test_a_draft_follows_the_usage_under_its_own_id(new_tenant: NewTenant) -> None:

@@ -13,8 +13,8 @@ from meters.scalars import parse_json
 from tests.warehouse.rows import hour
 from warehouse import invoices
 from warehouse.client import Warehouse
+from warehouse.invoice_columns import document_text
 from warehouse.invoices import (
-    document_text,
     invoice_lines,
     list_invoices,
     read_invoices,
