@@ -11,12 +11,13 @@ is rated by one process alone; what comes of it depends on nothing else.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import signal
+import subprocess
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from meters.errors import BeammeterError
@@ -24,6 +25,15 @@ from transforms.invoices import Documents, PackedPart, Rater, Rating
 from warehouse.client import Warehouse
 from warehouse.failures import Retries
 from warehouse.remote import RemoteEngine, answer
+
+_START = """
+import sys
+from multiprocessing.connection import Connection
+connection = Connection(int(sys.argv[1]))
+sys.path[:] = connection.recv()
+from transforms.rating_pool import work
+work(connection)
+"""
 
 
 def processors() -> int:
@@ -68,13 +78,18 @@ class _Worker:
 
     def __init__(self, rating: Rating, warehouse: Warehouse) -> None:
         self._warehouse = warehouse
-        # A fork would copy the threads of the engine in an unknown state.
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        given = theirs, rating, warehouse.name, warehouse.parameter_bytes
-        self._process = context.Process(target=_work, args=given, daemon=True)
-        self._process.start()
+        self._connection, theirs = Pipe()
+        # Neither a fork, which would copy the threads of the engine in an unknown state, nor
+        # a process of `multiprocessing`, which would run the caller's script once more.
+        self._process = subprocess.Popen(  # noqa: S603 (this interpreter, and constants)
+            [sys.executable, "-c", _START, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
         theirs.close()
+        self._connection.send(sys.path)
+        self._connection.send((rating, warehouse.name, warehouse.parameter_bytes))
 
     def rate(self, part: PackedPart) -> Documents:
         """The documents of a part; what fails there is raised here."""
@@ -85,8 +100,7 @@ class _Worker:
                     raise got
                 self._connection.send(answer(self._warehouse, got))
         except (EOFError, ConnectionError):
-            self._process.join(1)
-            code = self._process.exitcode
+            code = self._process.wait()
             raise BeammeterError(
                 f"a process that rates has ended early (exit code {code})"
             ) from None
@@ -94,18 +108,18 @@ class _Worker:
 
     def end(self) -> None:
         """End the process; who waits for it is told so."""
-        self._process.terminate()
-        self._process.join()
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """Give back what the process was reached by, once nobody waits for it."""
         self._connection.close()
-        self._process.close()
 
 
-def _work(connection: Connection, rating: Rating, name: str, parameter_bytes: int) -> None:
-    """The life of a process: it ends when nobody is there any more to ask for parts."""
+def work(connection: Connection) -> None:
+    """The life of a process that rates: until nobody is there any more to ask for parts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rating, name, parameter_bytes = connection.recv()
 
     def ask(request: Any) -> Any:
         connection.send(request)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -227,12 +227,19 @@ def test_a_process_that_dies_fails_the_run(
     tenant = new_tenant(CATALOG)
     monkeypatch.setattr(billing, "BATCH", 1)
 
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Noted(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            started.append(self)
+
     def kill(_warehouse: Warehouse, _request: Request) -> Any:
-        for process in multiprocessing.active_children():
+        for process in started:
             process.kill()
-            process.join()
         return None
 
+    monkeypatch.setattr(subprocess, "Popen", Noted)
     monkeypatch.setattr(rating_pool, "answer", kill)
     with pytest.raises(BeammeterError, match="a process that rates has ended"):
         bill(tenant, workers=2)
