@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from meters.catalog import PeriodUnit, Proration
 from meters.zones import MICROSECOND, as_utc, local_date, to_instant, wall_clock, zone_info
@@ -90,7 +90,7 @@ class Periods:
         if instant < self.anchor or (self.end is not None and instant >= self.end):
             return None
         index = self._index(instant)
-        return Span(self._start(index), self._start(index + 1))
+        return Span(self.start_of(index), self.start_of(index + 1))
 
     def starting_from(self, instant: datetime) -> Iterator[Span]:
         """The periods that start at `instant` or later, in order; endless without an end."""
@@ -126,7 +126,8 @@ class Periods:
     def _wall(self) -> datetime:
         return wall_clock(self.anchor, self.zone)
 
-    def _start(self, index: int) -> datetime:
+    def start_of(self, index: int) -> datetime:
+        """When the period of this number starts; beyond the calendar of datetime: its end."""
         if index == 0:
             return self.anchor
         try:
@@ -151,9 +152,9 @@ class Periods:
             months = (now.year - self._wall.year) * 12 + now.month - self._wall.month
             index = months // _MONTHS[self.unit]
         index = max(index, 0)
-        while index and self._start(index) > instant:
+        while index and self.start_of(index) > instant:
             index -= 1
-        while (following := self._start(index + 1)) <= instant and following < _FOREVER:
+        while (following := self.start_of(index + 1)) <= instant and following < _FOREVER:
             index += 1
         return index
 
@@ -162,10 +163,10 @@ class Periods:
         if self.end is not None and instant >= self.end:
             return
         index = self._index(max(instant, self.anchor))
-        start = self._start(index)
+        start = self.start_of(index)
         while start < (_FOREVER if self.end is None else self.end):
             index += 1
-            following = self._start(index)
+            following = self.start_of(index)
             if start < following:
                 yield self._cut(Span(start, following))
             start = following
@@ -174,6 +175,18 @@ class Periods:
         if self.end is None or whole.end <= self.end:
             return whole
         return Span(whole.start, self.end)
+
+
+@lru_cache(maxsize=4096)
+def numbered(anchor: datetime, zone: str, unit: PeriodUnit, number: int) -> Span | None:
+    """The period of this number (from 0) of all that start at an instant, as long as they go on.
+
+    It has no instant where the zone skipped its day; None beyond the calendar of datetime.
+    Most subscriptions share their anchor with others.
+    """
+    periods = Periods(anchor, zone, unit)
+    start = periods.start_of(number)
+    return None if start == _FOREVER else Span(start, periods.start_of(number + 1))
 
 
 def calendar_months(zone: str) -> Periods:

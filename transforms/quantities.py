@@ -85,11 +85,7 @@ class Quantities:
         usage: list[Usage] = [{} for _ in spans]
         if not spans:
             return usage
-        table = merged_usage(self._warehouse, self._tenant, spans, by_group=False)
-        for row in self._needed(table).to_pylist():
-            meter = self._catalog.meters_by_id.get(row["meter"])
-            if meter is not None and not meter.over_spans:
-                usage[row["span"]][meter.id] = _merged(meter, row)
+        self._add_merged(spans, usage)
         needs = [self._metered(each) for each in charges]
         self._add_buckets(spans, needs, usage)
         self._add_groups(spans, needs, usage)
@@ -114,10 +110,31 @@ class Quantities:
             found[row["span"]].add(hour_of(row["bucket_start"], zone).end)
         return found
 
-    def _needed(self, table: pa.Table) -> pa.Table:
-        """The columns that some meter of the catalog takes its value from."""
+    def _add_merged(self, spans: Sequence[UsageSpan], usage: list[Usage]) -> None:
+        """Values of all groups together."""
         taken = {name for meter in self._catalog.meters for name in _TAKEN[meter.aggregation]}
-        return table.select(["span", "meter", "events", "revision", *sorted(taken)])
+        table = merged_usage(
+            self._warehouse,
+            self._tenant,
+            spans,
+            by_group=False,
+            latest="latest_at" in taken,
+            distinct="distinct" in taken,
+        )
+        meters = self._catalog.meters_by_id
+        columns = ("span", "meter", "events", "revision")
+        facts = list(zip(*(table[name].to_pylist() for name in columns), strict=True))
+        values = {name: table[name].to_pylist() for name in sorted(taken)}
+        for at, (span, name, events, revision) in enumerate(facts):
+            meter = meters.get(name)
+            if meter is None or meter.over_spans:
+                continue
+            column = values.get(meter.aggregation)  # sum, min and max are columns as they are
+            if column is not None:
+                usage[span][name] = UsageOf(column[at], events, revision)
+                continue
+            row = {key: column[at] for key, column in values.items()}
+            usage[span][name] = _merged(meter, {**row, "events": events, "revision": revision})
 
     def _metered(self, charges: Sequence[Charge]) -> list[tuple[UsageCharge, Meter]]:
         meters = self._catalog.meters_by_id
@@ -351,8 +368,6 @@ def _grouped(rows: Iterable[Row], keys: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def _merged(meter: Meter, row: Row) -> UsageOf:
-    if meter.aggregation in ("sum", "min", "max"):
-        return UsageOf(row[meter.aggregation], row["events"], row["revision"])
     value = (
         row["distinct"]
         if meter.aggregation == "unique_count"

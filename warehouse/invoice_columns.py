@@ -149,16 +149,14 @@ def _canonical(value: object) -> object:
 
 
 def _line_text(line: Document) -> bytes:
-    plain = _PLAIN.issuperset(map(type, line.values())) or (
-        line.get("group") == {}
-        and all(type(item) in _PLAIN for name, item in line.items() if name != "group")
-    )
+    checked = line if line.get("group") else {**line, "group": None}
+    plain = _PLAIN.issuperset(map(type, checked.values()))
     return _ENCODER.encode(line if plain else _canonical(line))
 
 
 def _text(whole: dict[str, object], document: Document) -> str:
     """The text of a document whose lines have theirs already."""
-    plain = all(type(item) in _PLAIN for name, item in document.items() if name != "lines")
+    plain = _PLAIN.issuperset(map(type, {**document, "lines": None}.values()))
     return _ENCODER.encode(whole).decode() if plain else document_text(whole)
 
 

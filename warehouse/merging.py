@@ -52,9 +52,7 @@ _WINNERS = f"""
     )
 """
 
-_MERGED = f"""
-WITH
-    {_WINNERS},
+_DISTINCT = f"""
     distinct_values AS (
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             uniqExact(v.value_hash) AS values
@@ -68,25 +66,43 @@ WITH
         INNER JOIN winners AS w USING ({KEY}, revision)
         GROUP BY w.span, w.meter, w.merged_group
     ),
+"""
+
+_LATEST = """
+            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
+                w.latest_at IS NOT NULL) AS latest,
+            countIf(w.latest_at IS NOT NULL) AS latests,
+"""
+
+_LATEST_COLUMNS = """
+    if(m.latests > 0, m.latest.1, NULL) AS latest_at,
+    m.latest.2 AS latest_id,
+    if(m.latests > 0, m.latest.3, NULL) AS latest_value,
+"""
+
+
+def _merged(latest: bool, distinct: bool) -> str:
+    """The statement that merges; what is not wanted costs nothing."""
+    return f"""
+WITH
+    {_WINNERS},
+    {_DISTINCT if distinct else ""}
     merged AS (
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             sum(w.events) AS events,
             sum(w.sum) AS sum, min(w.min) AS min, max(w.max) AS max,
-            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
-                w.latest_at IS NOT NULL) AS latest,
-            countIf(w.latest_at IS NOT NULL) AS latests,
+            {_LATEST if latest else ""}
             max(w.revision) AS revision
         FROM winners AS w
         GROUP BY w.span, w.meter, w.merged_group
     )
 SELECT m.span AS span, m.meter AS meter, m.group_key AS group_key, m.events AS events,
     m.sum AS sum, m.min AS min, m.max AS max,
-    if(m.latests > 0, m.latest.1, NULL) AS latest_at,
-    m.latest.2 AS latest_id,
-    if(m.latests > 0, m.latest.3, NULL) AS latest_value,
-    d.values AS distinct, m.revision AS revision
+    {_LATEST_COLUMNS if latest else ""}
+    {"d.values AS distinct," if distinct else ""}
+    m.revision AS revision
 FROM merged AS m
-LEFT JOIN distinct_values AS d USING (span, meter, group_key)
+{"LEFT JOIN distinct_values AS d USING (span, meter, group_key)" if distinct else ""}
 ORDER BY span, meter, group_key
 """
 
@@ -140,18 +156,25 @@ ORDER BY span, meter, group_key
 
 
 def merged_usage(
-    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], *, by_group: bool = True
+    warehouse: Warehouse,
+    tenant: str,
+    spans: Sequence[UsageSpan],
+    *,
+    by_group: bool = True,
+    latest: bool = True,
+    distinct: bool = True,
 ) -> pa.Table:
     """One row for each span, meter and group with counted events, sorted by these.
 
-    Without `by_group` all groups of a meter are merged to one, `{}`.
+    Without `by_group` all groups of a meter are merged to one, `{}`. Without `latest` or
+    `distinct` their columns are left out.
 
     Columns: `span` (index into `spans`), `meter`, `group_key`, `events`, `sum`, `min`,
     `max`, `latest_at`, `latest_id`, `latest_value`, `distinct` (number of distinct
     values), `revision` (the highest of the rows). A row belongs to a span by its
     `bucket_start`; spans may overlap. Spans without usage have no row.
     """
-    return _of_spans(warehouse, _MERGED, tenant, spans, {"by_group": by_group})
+    return _of_spans(warehouse, _merged(latest, distinct), tenant, spans, {"by_group": by_group})
 
 
 def bucket_usage(
