@@ -27,11 +27,15 @@ _ZEROS = [str(Decimal(0).scaleb(-exponent)) for exponent in range(7)]
 
 def minor_units(exact: Fraction, exponent: int) -> int:
     """`exact` in minor units (cents), rounded half away from zero."""
-    scaled: Fraction = exact * 10**exponent
-    units, rest = divmod(abs(scaled.numerator), scaled.denominator)
-    if 2 * rest >= scaled.denominator:
+    return _rounded(exact.numerator * 10**exponent, exact.denominator)
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """A quotient rounded half away from zero; the denominator is above 0."""
+    units, rest = divmod(abs(numerator), denominator)
+    if 2 * rest >= denominator:
         units += 1
-    return -units if scaled < 0 else units
+    return -units if numerator < 0 else units
 
 
 def whole_units(amount: Decimal, exponent: int) -> int:
@@ -134,7 +138,7 @@ def spread_shares(numerators: Sequence[int], denominator: int) -> list[int]:
     part is its share rounded down, or one more for the largest remainders; ties go to
     the earlier share.
     """
-    total = minor_units(Fraction(sum(numerators), denominator), 0)
+    total = _rounded(sum(numerators), denominator)
     return _by_largest_remainder(numerators, denominator, total)
 
 

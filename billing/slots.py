@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import count, pairwise
 
 from billing.tariffs import Tariff, Tariffs
 from meters.catalog import Charge, Customer, Fee, Plan, Subscription
-from meters.periods import Periods, Span
+from meters.periods import Span, numbered
 from meters.scalars import canonical_scalar, canonical_text
 from meters.timestamps import format_instant
 
@@ -118,9 +118,7 @@ def due(
     would stand on it. `plan` is the subscription's first; with `tariffs` the segments
     say what holds in them.
     """
-    found = _slots(subscription, plan, customer, as_of)
-    if tariffs is not None:
-        found = (_with_tariffs(slot, tariffs) for slot in found)
+    found = _slots(subscription, plan, customer, as_of, tariffs)
     committed = subscription.commitment is not None or plan.commitment is not None
     return [slot for slot in found if _bills(slot, plan, committed)]
 
@@ -133,28 +131,19 @@ def begun(
     tariffs: Tariffs,
 ) -> Iterator[Slot]:
     """The slots of all periods that begin before `as_of`, also of the one that goes on."""
-    for slot in _slots(subscription, plan, customer, _FOREVER):
+    for slot in _slots(subscription, plan, customer, _FOREVER, tariffs):
         if slot.period_start >= as_of:
             return
         if slot.arrears is not None:
-            yield _with_tariffs(slot, tariffs)
-
-
-def _with_tariffs(slot: Slot, tariffs: Tariffs) -> Slot:
-    cuts: list[Segment] = []
-    if slot.arrears is not None:
-        part, whole = slot.arrears.part, slot.arrears.whole
-        for start, end in pairwise([part.start, *tariffs.cuts(part), part.end]):
-            cuts.append(Segment(Span(start, end), whole, tariffs.at(start, whole.start)))
-    advance = slot.advance
-    if advance is not None:
-        tariff = tariffs.at(advance.part.start, advance.whole.start)
-        advance = Segment(advance.part, advance.whole, tariff)
-    return replace(slot, advance=advance, cuts=tuple(cuts))
+            yield slot
 
 
 def _slots(
-    subscription: Subscription, plan: Plan, customer: Customer, as_of: datetime
+    subscription: Subscription,
+    plan: Plan,
+    customer: Customer,
+    as_of: datetime,
+    tariffs: Tariffs | None,
 ) -> Iterator[Slot]:
     segments = _segments(subscription, plan, customer)
     period_start = billing_date = subscription.start
@@ -171,21 +160,45 @@ def _slots(
             period_start=period_start,
             period_end=billing_date,
             arrears=arrears,
-            advance=advance,
+            advance=_with_tariff(advance, tariffs),
+            cuts=_cuts(arrears, tariffs),
         )
         if advance is None:
             return
         arrears, period_start, billing_date = advance, billing_date, advance.part.end
 
 
+def _with_tariff(advance: Segment | None, tariffs: Tariffs | None) -> Segment | None:
+    if advance is None or tariffs is None:
+        return advance
+    tariff = tariffs.at(advance.part.start, advance.whole.start)
+    return Segment(advance.part, advance.whole, tariff)
+
+
+def _cuts(arrears: Segment | None, tariffs: Tariffs | None) -> tuple[Segment, ...]:
+    """The parts of a segment that are rated apart, each with its tariff."""
+    if arrears is None or tariffs is None:
+        return ()
+    part, whole = arrears.part, arrears.whole
+    inner = tariffs.cuts(part)
+    if not inner:
+        return (Segment(part, whole, tariffs.at(part.start, whole.start)),)
+    bounds = pairwise([part.start, *inner, part.end])
+    return tuple(
+        Segment(Span(start, end), whole, tariffs.at(start, whole.start)) for start, end in bounds
+    )
+
+
 def _segments(subscription: Subscription, plan: Plan, customer: Customer) -> Iterator[Segment]:
     """The periods of the subscription, each beside what it would be without an end."""
     start, end = subscription.start, subscription.end
-    for whole in Periods(start, customer.time_zone, plan.period).starting_from(start):
-        if end is not None and whole.start >= end:
+    for number in count():
+        whole = numbered(start, customer.time_zone, plan.period, number)
+        if whole is None or (end is not None and whole.start >= end):
             return
-        part = whole if end is None or whole.end <= end else Span(whole.start, end)
-        yield Segment(part, whole)
+        if whole.start < whole.end:
+            part = whole if end is None or whole.end <= end else Span(whole.start, end)
+            yield Segment(part, whole)
 
 
 def _bills(slot: Slot, plan: Plan, committed: bool) -> bool:

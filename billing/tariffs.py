@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
+from typing import NamedTuple
 
 from meters.catalog import Charge, Plan, PlanChange, Quantity, Subscription, UsageCharge
 from meters.catalog_subscriptions import overridden
@@ -38,6 +39,14 @@ class Tariff:
         return any(isinstance(c, UsageCharge) and c.rollover is not None for c in self.charges)
 
 
+class _First(NamedTuple):
+    """What a subscription begins with, in the words of a change of plan."""
+
+    from_: datetime
+    plan: str
+    pin_version: str | None
+
+
 class Tariffs:
     """The tariffs of one subscription in time."""
 
@@ -46,10 +55,8 @@ class Tariffs:
         self._overrides = subscription.overrides
         self._quantities = sorted(subscription.quantities, key=lambda entry: entry.from_)
         self._trial_end = subscription.trial_end
-        first = PlanChange(
-            from_=subscription.start, plan=subscription.plan, pin_version=subscription.pin_version
-        )
-        self._phases = [first, *subscription.changes]
+        first = _First(subscription.start, subscription.plan, subscription.pin_version)
+        self._phases: list[_First | PlanChange] = [first, *subscription.changes]
         self._known: dict[tuple[str, str | None, bool], Tariff] = {}
 
     def at(self, instant: datetime, period_start: datetime) -> Tariff:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from runners import tables
 from runners.commands import Url, check_names, open_warehouse, remember
 from runners.journals import JournalUrl, existing_journal, up_to_date
 from runners.output import Format
+from warehouse.invoice_columns import TABLES
 
 Document = dict[str, Any]
 
@@ -42,7 +44,7 @@ def run_bill(
     form: Format,
 ) -> None:
     """Bill every period that ended by `as_of`."""
-    from runners.finalize import Finalizing, finalize_invoices
+    from runners.finalize import Finalizing, each_final
 
     if preview and finalize:
         raise ConfigurationError("--preview and --finalize must not be given together")
@@ -51,9 +53,10 @@ def run_bill(
             raise ConfigurationError(f"{name} must be given with --finalize alone")
     catalog = load_catalog(path)
     check_names(catalog, customer=customer)
+    invoices: Iterator[Document]
     if finalize:
         finalizing = Finalizing(actor, accept_open, issue_date)
-        invoices = finalize_invoices(
+        invoices = each_final(
             catalog,
             url,
             journal,
@@ -64,7 +67,7 @@ def run_bill(
             runner=runner,
         )
     else:
-        invoices = bill_invoices(
+        invoices = each_bill(
             catalog,
             url,
             journal,
@@ -89,6 +92,32 @@ def bill_invoices(
     runner: str = "direct",
 ) -> list[Document]:
     """Drafts or previews of every period that ended, beside what is final, in a stable order."""
+    return list(
+        each_bill(
+            catalog,
+            url,
+            journal,
+            as_of=as_of,
+            tenant=tenant,
+            customer=customer,
+            preview=preview,
+            runner=runner,
+        )
+    )
+
+
+def each_bill(
+    catalog: Catalog,
+    url: Url,
+    journal: JournalUrl | None = None,
+    *,
+    as_of: datetime,
+    tenant: str,
+    customer: str | None = None,
+    preview: bool = False,
+    runner: str = "direct",
+) -> Iterator[Document]:
+    """As `bill_invoices`; all is written before the first one comes, and few are in memory."""
     with open_warehouse(url) as warehouse:
         opened = existing_journal(journal, warehouse, tenant)
         if not preview:
@@ -106,7 +135,9 @@ def bill_invoices(
             preview=preview,
             runner=runner,
         )
-        return in_order(list(found))
+        with warehouse.loading(*(() if preview else TABLES)):
+            first = list(islice(found, 1))
+        yield from chain(first, found)
 
 
 def rate(
@@ -121,7 +152,10 @@ def rate(
     preview: bool = False,
     proposals: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Run the billing pipeline; yields documents, or customers with their `proposals`."""
+    """Run the billing pipeline; yields documents, or customers with their `proposals`.
+
+    Customers come in their order, the documents of each as `in_order` says.
+    """
     from pipelines.billing import Billing
     from runners import launch
 
@@ -148,16 +182,21 @@ def rate(
             launch.run(job.build, options)
         for file in sorted(Path(folder).glob("invoices-*")):
             with file.open("rb") as lines:
-                for line in lines:
-                    yield parse_json(line)  # type: ignore[misc]
+                found: list[Any] = [parse_json(line) for line in lines]
+            yield from found if proposals else in_order(found)
+            file.unlink()
 
 
 def in_order(invoices: list[Document]) -> list[Document]:
     """Invoices by customer, billing date, subscription and id."""
-    return sorted(
-        invoices,
-        key=lambda i: (i["customer"], i["billing_date"], i["subscription"], i["invoice_id"]),
-    )
+    return sorted(invoices, key=place)
+
+
+def place(invoice: Document) -> tuple[str, str, str, str]:
+    """What documents are ordered by."""
+    names = ("customer", "billing_date", "subscription", "invoice_id")
+    customer, billing_date, subscription, invoice_id = (invoice[name] for name in names)
+    return customer, billing_date, subscription, invoice_id
 
 
 def close(journal: Journal | None) -> None:

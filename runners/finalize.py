@@ -10,17 +10,23 @@ the gate: what arrives in between is seen by the gate, and holds the invoice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import heapq
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import IO, Any
+
+import msgspec
 
 from journal.journal import Journal
 from journal.records import Entry, Issue, Posting, Proposal
 from meters.catalog import Catalog, Issuer
 from meters.errors import ConfigurationError, JournalError
+from meters.scalars import parse_json
 from meters.timeline import Timeline
-from runners.bills import Document, in_order, rate
+from runners.bills import Document, in_order, place, rate
 from runners.catalogs import timeline_for
 from runners.commands import Url, open_warehouse, remember
 from runners.gate import UsagePeriod, examine, reasons
@@ -31,6 +37,10 @@ from warehouse.client import Warehouse
 from warehouse.invoices import write_invoices
 from warehouse.leases import exclusive
 
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+AT_THE_GATE = 5000
+"""Invoices whose usage is compared at the same time, or those of one customer."""
 AT_ONCE = 500
 """Invoices that are committed in one transaction, or those of one customer."""
 ROUNDS = 10
@@ -73,41 +83,98 @@ def finalize_invoices(
     kill, returns the same documents. Raises ConfigurationError, before anything is
     written, for a date of issue before the last one of an issuer.
     """
-    found: list[Document] = []
-    with open_warehouse(url) as warehouse, open_journal(journal_url) as journal:
+    return list(
+        each_final(
+            catalog,
+            url,
+            journal_url,
+            finalizing,
+            as_of=as_of,
+            tenant=tenant,
+            customer=customer,
+            runner=runner,
+        )
+    )
+
+
+def each_final(
+    catalog: Catalog,
+    url: Url,
+    journal_url: JournalUrl | None,
+    finalizing: Finalizing,
+    *,
+    as_of: datetime,
+    tenant: str,
+    customer: str | None = None,
+    runner: str = "direct",
+) -> Iterator[Document]:
+    """As `finalize_invoices`; all is final before the first one comes, and few are in memory."""
+    rounds: list[IO[bytes]] = []
+    with (
+        contextlib.ExitStack() as files,
+        open_warehouse(url) as warehouse,
+        open_journal(journal_url) as journal,
+    ):
         issue = _issues(catalog, journal, tenant, finalizing.issue_date)
         with exclusive(warehouse, tenant) as lease:
             timeline = timeline_for(warehouse, tenant, catalog)
             remember(warehouse, tenant, catalog)
             project(journal, warehouse, tenant)
             chosen = None if customer is None else [customer]
-            for _ in range(ROUNDS):
-                rated = list(
-                    rate(
-                        catalog,
-                        url,
-                        journal_url,
-                        customers=chosen,
-                        as_of=as_of,
-                        tenant=tenant,
-                        proposals=True,
-                        runner=runner,
+            while chosen is None or chosen:
+                if len(rounds) == ROUNDS:
+                    raise JournalError(
+                        "others finalized invoices of the same customers "
+                        f"{ROUNDS} times over; run it again"
                     )
+                file = files.enter_context(tempfile.TemporaryFile())
+                rounds.append(file)
+                rated = rate(
+                    catalog,
+                    url,
+                    journal_url,
+                    customers=chosen,
+                    as_of=as_of,
+                    tenant=tenant,
+                    proposals=True,
+                    runner=runner,
                 )
-                unsettled = _unsettled(catalog, timeline, warehouse, url[0], tenant, rated, runner)
-                decided = [
-                    decide(catalog, each, unsettled, finalizing.accept_open, issue)
-                    for each in rated
-                ]
-                lease.check()
-                made, chosen = _commit(journal, warehouse, tenant, decided, finalizing.actor)
-                found += made
+                chosen = []
+                for some in _together(rated):
+                    unsettled = _unsettled(
+                        catalog, timeline, warehouse, url[0], tenant, some, runner
+                    )
+                    decided = [
+                        decide(catalog, each, unsettled, finalizing.accept_open, issue)
+                        for each in some
+                    ]
+                    lease.check()
+                    made, stale = _commit(journal, warehouse, tenant, decided, finalizing.actor)
+                    chosen += stale
+                    file.writelines(_ENCODER.encode(each) + b"\n" for each in in_order(made))
                 project(journal, warehouse, tenant)
-                if not chosen:
-                    return in_order(found)
-    raise JournalError(
-        f"others finalized invoices of the same customers {ROUNDS} times over; run it again"
-    )
+        yield from heapq.merge(*map(_read, rounds), key=place)
+
+
+def _together(rated: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Customers with so many invoices that they pass the gate together."""
+    some: list[Mapping[str, Any]] = []
+    size = 0
+    for each in rated:
+        some.append(each)
+        size += max(len(each["invoices"]), 1)
+        if size >= AT_THE_GATE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _read(file: IO[bytes]) -> Iterator[Document]:
+    """The documents of a round, by customer."""
+    file.seek(0)
+    for line in file:
+        yield parse_json(line)  # type: ignore[misc]
 
 
 def _issues(

@@ -24,6 +24,8 @@ Format = Literal["table", "json", "csv"]
 Row = Mapping[str, object]
 
 _OURS = {"billing", "meters", "pipelines", "runners", "service", "transforms", "warehouse"}
+_AT_ONCE = 1 << 20
+"""Characters of CSV that are written together."""
 _GAP = 3
 """Columns of the terminal between two columns of a table."""
 _DESCRIPTION = 24
@@ -48,6 +50,17 @@ def print_json(value: object) -> None:
     click.echo(json_of(value), nl=False)
 
 
+def print_json_list(values: Iterable[object]) -> None:
+    """A JSON list as `print_json` writes it, one value in memory at a time."""
+    before = "[\n"
+    for value in values:
+        # JSON escapes what ends a line within a value, so these are ends of its own lines.
+        shown = json_of(value).rstrip("\n").replace("\n", "\n  ")
+        click.echo(f"{before}  {shown}", nl=False)
+        before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
+
+
 def json_of(value: object) -> str:
     """The text of a JSON document, indented, with the end of its last line."""
     return msgspec.json.format(_ENCODER.encode(value), indent=2).decode() + "\n"
@@ -60,6 +73,10 @@ def print_csv(rows: Iterable[Row], columns: Sequence[str]) -> None:
     writer.writerow(columns)
     for row in rows:
         writer.writerow(text(row.get(name)) for name in columns)
+        if buffer.tell() > _AT_ONCE:
+            click.echo(buffer.getvalue(), nl=False)
+            buffer.seek(0)
+            buffer.truncate()
     click.echo(buffer.getvalue(), nl=False)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from runners.output import Format, print_csv, print_json, print_table, text
+from runners.output import Format, print_csv, print_json, print_json_list, print_table, text
 
 Invoice = dict[str, Any]
 
@@ -84,19 +84,25 @@ def show_usage(rows: Sequence[Mapping[str, object]], form: Format) -> None:
         print_table(shown, columns, right=("value", "events"))
 
 
-def show_invoices(invoices: Sequence[Invoice], form: Format) -> None:
-    """Invoices: documents in JSON, one row a line in CSV, one table each for people."""
+def show_invoices(invoices: Iterable[Invoice], form: Format) -> None:
+    """Invoices: documents in JSON, one row a line in CSV, one table each for people.
+
+    One of them is in memory at a time.
+    """
     if form == "json":
-        print_json(invoices)
+        print_json_list(invoices)
     elif form == "csv":
         columns = [*HEADER, "line_id", *LINE, "service_start", "service_end", "amount_exact"]
-        rows = [{**invoice, **line} for invoice in invoices for line in invoice["lines"]]
-        print_csv(rows, columns)
-    elif not invoices:
-        click.echo("nothing to bill")
+        print_csv(
+            ({**invoice, **line} for invoice in invoices for line in invoice["lines"]), columns
+        )
     else:
+        shown = False
         for invoice in invoices:
             _show_invoice(invoice)
+            shown = True
+        if not shown:
+            click.echo("nothing to bill")
 
 
 def show_invoice(invoice: Invoice, form: Format) -> None:

@@ -7,7 +7,9 @@
 - Quotes: milliseconds a quote.
 - Billing end to end: usage rows in an embedded warehouse are read, rated and written as
   `invoices`, `invoice_lines` and result files, by the pipeline of `beammeter bill`, each
-  size in a process of its own. The catalog is built before; the pipeline's start is timed.
+  size in a process that does nothing else. The catalog is built before; the pipeline's
+  start is timed. Memory is watched until all documents are read back one by one, as for
+  printing.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -95,53 +98,104 @@ def quoting(charges: int) -> float:
     return (time.process_time() - started) / _QUOTES * 1000
 
 
-def billing(subscriptions: int, charges: int, hours: int, folder: Path) -> dict[str, float]:
-    """One run of the pipeline over a new warehouse, in this process."""
-    from pipelines.billing import Billing
-    from runners import launch
+def fill(subscriptions: int, charges: int, hours: int, folder: Path) -> dict[str, float]:
+    """The warehouse that is billed from."""
+    with Warehouse.connect(f"chdb://{folder / 'warehouse'}") as warehouse:
+        world.store_usage(warehouse, subscriptions, charges, hours)
+    return {}
 
+
+def billing(subscriptions: int, charges: int, hours: int, folder: Path) -> dict[str, float]:
+    """One run of the pipeline in this process, which does nothing else beside.
+
+    Memory is that above the catalog: the highest of this process, and of those that rate.
+    """
+    from runners import bills
+
+    del hours
     catalog = world.catalog(subscriptions, charges)
     url = f"chdb://{folder / 'warehouse'}"
     with Warehouse.connect(url) as warehouse:
-        world.store_usage(warehouse, subscriptions, charges, hours)
-        job = Billing(
-            catalog=catalog,
-            subscriptions=[entry.id for entry in catalog.subscriptions],
-            tenant="default",
-            warehouse=url,
-            as_of=world.AS_OF,
-            status="draft",
-            results=str(folder / "invoices"),
-        )
-        before = _peak()
-        started, worked = time.monotonic(), time.process_time()
-        launch.run(job.build, launch.options("direct"))
-        wall, cpu = time.monotonic() - started, time.process_time() - worked
+        memory = Memory()
+        started, worked = time.monotonic(), _processor_seconds()
+        with warehouse.loading("invoices", "invoice_lines"):
+            found = bills.rate(
+                catalog,
+                (url, False),
+                None,
+                customers=None,
+                as_of=world.AS_OF,
+                tenant="default",
+                runner="direct",
+            )
+            first = next(found)
+        wall, cpu = time.monotonic() - started, _processor_seconds() - worked
+        printed = 1 + sum(1 for _ in found)
+        memory.stop()
         stored = warehouse.query_rows(
             "SELECT (SELECT count() FROM invoices) AS invoices, "
             "(SELECT count() FROM invoice_lines) AS lines"
         )[0]
     expected = {"invoices": subscriptions, "lines": subscriptions * charges}
-    if stored != expected:
-        raise SystemExit(f"stored rows must be {expected} (got {stored})")
+    if stored != expected or printed != subscriptions or first["status"] != "draft":
+        raise SystemExit(f"stored rows must be {expected} (got {stored}, {printed} documents)")
     return {
         "invoices": subscriptions,
         "wall s": wall,
         "cpu s": cpu,
         "invoices/s": subscriptions / wall,
         "invoices/s of a core": subscriptions / cpu,
-        "MiB before": before,
-        "MiB peak": _peak(),
+        "MiB with the catalog": memory.before,
+        "MiB above it": memory.own - memory.before,
+        "MiB of each process that rates": memory.others,
     }
 
 
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+class Memory:
+    """Watches the highest resident set of this process and of its children, in MiB."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+        self.before = _mebibytes("self", "VmRSS")
+        self.own = self.others = 0.0
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch."""
+        self._done.set()
+        self._thread.join()
+        self.own = _mebibytes("self", "VmHWM")
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.2):
+            for children in Path("/proc/self/task").glob("*/children"):
+                for child in _text(children).split():
+                    self.others = max(self.others, _mebibytes(child, "VmHWM"))
 
 
-def _apart(arguments: list[str]) -> dict[str, float]:
-    """A run in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.billing.run", "--in-process", *arguments]
+def _mebibytes(process: str, name: str) -> float:
+    found = [line for line in _text(Path(f"/proc/{process}/status")).splitlines() if name in line]
+    return int(found[0].split()[1]) / 1024 if found else 0.0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the process or the thread is gone
+        return ""
+
+
+def _processor_seconds() -> float:
+    used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _apart(step: str, sizes: dict[str, int], folder: str) -> dict[str, float]:
+    """A step in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.billing.run", "--step", step, "--folder", folder]
+    command += [text for name, n in sizes.items() for text in (f"--{name}", str(n))]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -152,21 +206,29 @@ def _main() -> None:
     parser.add_argument("--subscriptions", type=int, default=100_000)
     parser.add_argument("--charges", type=int, default=10)
     parser.add_argument("--hours", type=int, default=3, help="usage rows for each meter")
-    parser.add_argument("--in-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--only-billing", action="store_true", help="neither rating nor quotes")
+    parser.add_argument("--step", choices=list(_STEPS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.in_process:
-        with tempfile.TemporaryDirectory() as folder:
-            found = billing(given.subscriptions, given.charges, given.hours, Path(folder))
+    if given.step is not None:
+        step = _STEPS[given.step]
+        found = step(given.subscriptions, given.charges, given.hours, given.folder)
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
         # chDB may crash while the interpreter ends.
         os._exit(0)
     _show({"load": os.getloadavg()[0]})
-    _show(rating(given.charges))
-    _show({"ms a quote": quoting(given.charges)})
-    for size in sorted({max(given.subscriptions // 4, 1), given.subscriptions}):
+    if not given.only_billing:
+        _show(rating(given.charges))
+        _show({"ms a quote": quoting(given.charges)})
+    for size in sorted({max(given.subscriptions // part, 1) for part in (4, 2, 1)}):
         sizes = {"subscriptions": size, "charges": given.charges, "hours": given.hours}
-        _show(_apart([text for name, n in sizes.items() for text in (f"--{name}", str(n))]))
+        with tempfile.TemporaryDirectory() as folder:
+            _apart("fill", sizes, folder)
+            _show(_apart("bill", sizes, folder))
+
+
+_STEPS = {"fill": fill, "bill": billing}
 
 
 def _show(facts: dict[str, float]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meters.buckets import NO_PERIOD, bounds_columnar, day_of, periods_columnar
-from meters.periods import Periods, Span, calendar_months, proration_factor
+from meters.periods import Periods, Span, calendar_months, numbered, proration_factor
 from meters.zones import MICROSECOND, local_date, microseconds, offset_at, wall_clock
 
 UNITS = ["day", "week", "month", "quarter", "year"]
@@ -107,6 +107,9 @@ def test_period_n_starts_when_the_clocks_show_the_anchor_n_periods_later(zone, u
     periods = Periods(edges[0], zone, unit)
     expected = list(itertools.starmap(Span, itertools.pairwise(edges)))
     assert list(itertools.islice(periods.starting_from(edges[0]), len(expected))) == expected
+    numbers = (numbered(edges[0], zone, unit, number) for number in range(len(expected) + 3))
+    found = [period for period in numbers if period is not None and period.start < period.end]
+    assert found[: len(expected)] == expected
     assert [periods.containing(edge) for edge in edges[:-1]] == expected
     assert [periods.containing(edge - MICROSECOND) for edge in edges] == [None, *expected]
 
@@ -163,6 +166,8 @@ def test_periods_end_with_the_calendar_of_datetime_rather_than_fail():
     periods = Periods(at("9000-01-31T00:00Z"), "America/New_York", "year")
     *_, last = periods.starting_from(at("9990-01-01T00:00Z"))
     assert last.end == datetime.max.replace(tzinfo=UTC)
+    assert numbered(periods.anchor, periods.zone, periods.unit, 999) == last
+    assert numbered(periods.anchor, periods.zone, periods.unit, 1000) is None
     assert periods.containing(datetime.max.replace(tzinfo=UTC)) is not None
     endless = Periods(at("2026-01-01T00:00Z"), "UTC", "year", at("9999-12-31T23:59:59Z"))
     assert endless.containing(at("2026-06-01T00:00Z")) == span(

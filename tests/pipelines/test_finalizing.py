@@ -1,0 +1,75 @@
+"""Finalizing some customers at a time: the numbers and the order are those of all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Any
+
+import pytest
+
+from meters.catalog import Catalog
+from meters.timestamps import parse_timestamp
+from runners import finalize
+from runners.journals import JournalUrl
+from tests.pipelines.runs import Tenant
+
+Row = dict[str, Any]
+CUSTOMERS = ("a", "b", "c", "d")
+WORLD = Catalog.model_validate(
+    {
+        "customers": [{"id": name} for name in CUSTOMERS],
+        "plans": [{"id": "p", "currency": "EUR", "charges": [{"id": "fee", "fee": "3"}]}],
+        "subscriptions": [
+            {"id": f"s{name}", "customer": name, "plan": "p", "start": "2026-01-01T00:00:00Z"}
+            for name in CUSTOMERS
+        ],
+        "issuers": [{"id": "eu", "number_format": "{year}-{number}"}],
+    }
+)
+
+
+def finalized(tenant: Tenant) -> list[tuple[str, str, str]]:
+    journal: JournalUrl = f"sqlite://{tenant.folder}/journal.sqlite3", False
+    found = finalize.finalize_invoices(
+        tenant.catalog,
+        (tenant.url, False),
+        journal,
+        finalize.Finalizing("ana", issue_date=date(2026, 3, 2)),
+        as_of=parse_timestamp("2026-03-01T00:00:00Z"),
+        tenant=tenant.name,
+    )
+    return [(each["customer"], each["billing_date"], each["number"]) for each in found]
+
+
+def test_numbers_do_not_depend_on_how_many_pass_the_gate_together(
+    new_tenant: Callable[[Catalog], Tenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = finalized(new_tenant(WORLD))
+    assert [int(number[5:]) for _, _, number in at_once] == list(range(1, 9))
+    monkeypatch.setattr(finalize, "AT_THE_GATE", 3)
+    tenant = new_tenant(WORLD)
+    assert finalized(tenant) == at_once
+    assert finalized(tenant) == at_once
+
+
+def test_customers_that_were_rated_again_stand_where_they_belong(
+    new_tenant: Callable[[Catalog], Tenant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finalize, "AT_THE_GATE", 1)
+    commit, late = finalize._commit, {"a", "c"}
+
+    def sometimes(*given: Any) -> tuple[list[Row], list[str]]:
+        decided: Sequence[finalize.Decided] = given[3]
+        stale = [each for each in decided if each.proposal.customer in late]
+        late.difference_update(each.proposal.customer for each in stale)
+        fresh = [each for each in decided if each not in stale]
+        done, more = commit(*given[:3], fresh, *given[4:])
+        return done, [*(each.proposal.customer for each in stale), *more]
+
+    monkeypatch.setattr(finalize, "_commit", sometimes)
+    found = finalized(new_tenant(WORLD))
+    assert [(customer, int(number[5:])) for customer, _, number in found] == [
+        *[("a", 5), ("a", 6), ("b", 1), ("b", 2)],
+        *[("c", 7), ("c", 8), ("d", 3), ("d", 4)],
+    ]
