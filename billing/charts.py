@@ -13,14 +13,15 @@ _GAP = 2
 _BAR, _SOFT = "#1f5fbf", "#5c6b7a"
 
 
-def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
+def bars(values: Sequence[tuple[str, Decimal | None, str]], label: str) -> str:
     """A bar for each (day, value, text of the value); negative values hang below the line.
+
+    A day without a value has no bar.
 
     `label` is what the chart shows, for those who cannot see it.
     """
-    most = max((value for _, value, _ in values), default=Decimal(0))
-    least = min((value for _, value, _ in values), default=Decimal(0))
-    most, least = max(most, Decimal(0)), min(least, Decimal(0))
+    known = [value for _, value, _ in values if value is not None]
+    most, least = max([Decimal(0), *known]), min([Decimal(0), *known])
     span = most - least or Decimal(1)
     step = WIDTH / max(len(values), 1)
     zero = float(most / span) * _BASE
@@ -29,6 +30,8 @@ def bars(values: Sequence[tuple[str, Decimal, str]], label: str) -> str:
         f'aria-label={quoteattr(label)} fill="{_BAR}" font-size="10">'
     ]
     for index, (day, value, text) in enumerate(values):
+        if value is None:
+            continue
         height = float(abs(value) / span) * _BASE
         top = zero - height if value >= 0 else zero
         parts.append(

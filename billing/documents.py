@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -41,15 +41,13 @@ CSV_COLUMNS = (
     *("amount_exact", "amount", "discount", "credit", "tax_code", "tax_rate", "tax"),
     *("total", "description"),
 )
-_ADDING = ("sum", "count")
 
 
 @dataclass(frozen=True)
 class Presentation:
     """How a document is shown, and to whom.
 
-    `titles` names charges by id, `contained` the taxes that prices contain; `adding` are
-    the meters whose values of parts add up, which alone are charted by day.
+    `titles` names charges by id, `contained` the taxes that prices contain.
     """
 
     language: str = "en"
@@ -59,7 +57,6 @@ class Presentation:
     seller: Mapping[str, str | None] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
     contained: frozenset[str] = frozenset()
-    adding: frozenset[str] = frozenset()
 
 
 def presentation_of(
@@ -81,7 +78,6 @@ def presentation_of(
         seller=seller.party,
         titles={charge.id: charge.description for charge in charges if charge.description},
         contained=frozenset(tax.id for tax in catalog.taxes if tax.inclusive),
-        adding=frozenset(m.id for m in catalog.meters if m.aggregation in _ADDING and not m.bucket),
     )
 
 
@@ -236,34 +232,25 @@ def _taxes(document: Document) -> Iterator[tuple[str, str, Decimal, Decimal]]:
 def _charts(
     shown: Presentation, words: Words, explanation: Document | None
 ) -> Iterator[dict[str, Any]]:
-    """A chart for each usage line, by local day."""
+    """A chart for each usage line, by local day: the meter's value of each."""
     for line in () if explanation is None else explanation["lines"]:
-        days = _by_day(line["buckets"], shown.time_zone)
-        if len(days) < 2 or line["meter"] not in shown.adding:
+        days = [day for day in line["days"] if day["value"] is not None]
+        if len(line["days"]) < 2 or not days:
             continue
         title = shown.titles.get(line["charge"], line["charge"])
         group = ", ".join(_value(value) for value in line["group"].values())
-        values = [(words.day(day), value, words.number(plain(value))) for day, value in days]
+        zone = zone_info(shown.time_zone)
+        values = []
+        for day in line["days"]:
+            name = words.day(parse_timestamp(day["start"]).astimezone(zone).date())
+            value = None if day["value"] is None else Decimal(day["value"])
+            values.append((name, value, "" if value is None else words.number(day["value"])))
         yield {
             "title": f"{title} ({group})" if group else title,
-            "total": words.number(plain(sum((value for _, value in days), Decimal(0)))),
+            "total": words.number(line["steps"][0]["quantity"]),
             # The chart escapes what it is given.
             "svg": Markup(charts.bars(values, title)),  # noqa: S704
         }
-
-
-def _by_day(buckets: Sequence[Mapping[str, Any]], zone: str) -> list[tuple[date, Decimal]]:
-    """The sums of all days from the first bucket to the last."""
-    sums: dict[date, Decimal] = {}
-    for bucket in buckets:
-        at: datetime = parse_timestamp(bucket["start"])
-        day = at.astimezone(zone_info(zone)).date()
-        sums[day] = sums.get(day, Decimal(0)) + Decimal(bucket["value"])
-    if not sums:
-        return []
-    first, last = min(sums), max(sums)
-    days = [first + timedelta(days=index) for index in range((last - first).days + 1)]
-    return [(day, sums.get(day, Decimal(0))) for day in days]
 
 
 def _notes(document: Document, words: Words, explanation: Document | None) -> Iterator[str]:

@@ -17,7 +17,9 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from billing.invoice import Invoice
+from msgspec import structs
+
+from billing.invoice import Invoice, Line
 from billing.lines import is_unpriced, rate_usage
 from billing.money import decimal_text, format_amount, round_amount
 from billing.prices import Rated
@@ -29,6 +31,8 @@ from meters.numbers import plain
 from meters.scalars import canonical_json
 
 Document = Mapping[str, Any]
+_COUNTED = ("measured", "shares", "converted")
+"""Steps that say the quantity of a line, the last one of them as it stands there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,16 @@ class Origin:
     """Where a line comes from: its charge, the usage of its segment, and its part of a period.
 
     `charge` is None for what is no charge of a plan (a commitment), `used` for a fee.
-    `buckets` are the measured values by bucket, as in `beammeter usage`; `trial` says that
-    nothing is charged.
+    `buckets` are the measured values by bucket, as in `beammeter usage`, `days` those of all
+    local days, or parts of them, that make up the segment; `trial` says that nothing is
+    charged.
     """
 
     charge: Fee | UsageCharge | None
     used: UsageOf | None
     factor: Fraction
     buckets: Sequence[Mapping[str, object]] = ()
+    days: Sequence[Mapping[str, object]] = ()
     trial: bool = False
 
 
@@ -59,7 +65,7 @@ def explain_invoice(
     the explanation says what each coupon and credit grant took.
     """
     exponent = currency_exponent(document["currency"])
-    again = {} if replayed is None else {_key(x.to_dict(exponent)): x.rated for x in replayed.lines}
+    again = {} if replayed is None else {_key(x.to_dict(exponent)): x for x in replayed.lines}
     lines = [
         explain_line(line, origin, catalog, exponent, again.get(_key(line)))
         for line, origin in zip(document["lines"], origins, strict=True)
@@ -84,20 +90,24 @@ def explain_invoice(
 
 
 def explain_line(
-    line: Document, origin: Origin, catalog: Catalog, exponent: int, rated: Rated | None = None
+    line: Document, origin: Origin, catalog: Catalog, exponent: int, replayed: Line | None = None
 ) -> dict[str, Any]:
     """How one line came about.
 
     The `amount`s of its `steps` sum to `amount_exact`; with `rounding`, and less a tax that
-    the price contains (`tax_contained`), that is `amount`. `rated` is how it was rated, where
-    more than its own usage counts (units that are rolled over or shared).
+    the price contains (`tax_contained`), that is `amount`. `replayed` is the line as it would
+    be built now, which knows what beside its own usage counts: units that are rolled over or
+    shared, tiers that go on, and what was billed before at thresholds.
     """
     charge, used = origin.charge, None
     if isinstance(charge, Fee):
         steps = list(_fee_steps(charge, line, origin.factor))
     elif charge is not None:
         used = _part(charge, origin.used or NO_USAGE, line)
+        rated = None if replayed is None else replayed.rated
         steps = list(_usage_steps(charge, used, line, origin, exponent, rated))
+        if replayed is not None and replayed.billed:
+            steps.append({"step": "billed", "amount": -Fraction(replayed.billed)})
     else:
         amount = line["amount_exact"]
         steps = [{"step": "commitment", "words": line["description"], "amount": amount}]
@@ -108,6 +118,8 @@ def explain_line(
     rounding = amount + contained - exact
     total = amount - Fraction(line["discount"]) - Fraction(line["credit"]) + Fraction(line["tax"])
     same = Fraction(round_amount(exact, exponent)) == amount + contained
+    counted = [step["quantity"] for step in steps if step["step"] in _COUNTED]
+    same = same and (not counted or decimal_text(counted[-1]) == line["quantity"])
     return {
         **{name: line[name] for name in ("line_id", "charge", "meter", "group")},
         "title": (charge.description if charge is not None else "") or line["charge"],
@@ -115,6 +127,7 @@ def explain_line(
         "service_start": line["service_start"],
         "service_end": line["service_end"],
         "events": None if used is None else used.events,
+        "days": list(origin.days),
         "buckets": list(origin.buckets),
         "quantity": line["quantity"],
         "steps": [_written(step) for step in steps],
@@ -133,9 +146,11 @@ def explain_line(
 
 
 def _part(charge: UsageCharge, used: UsageOf, line: Document) -> UsageOf:
-    """The usage of a line's group."""
+    """The usage of a line's group, its events those of its own span alone."""
     group = canonical_json(line["group"])
-    return dict(parts_of(charge, used)).get(group, NO_USAGE)
+    found = dict(parts_of(charge, used)).get(group, NO_USAGE)
+    carried = sum(not single.event_id for single in found.singles)
+    return structs.replace(found, events=found.events - carried) if carried else found
 
 
 def _fee_steps(fee: Fee, line: Document, factor: Fraction) -> Iterator[dict[str, Any]]:
@@ -169,10 +184,10 @@ def _usage_steps(
         cents = sum(rounded, Fraction(0))
         yield {"step": "tier_rounding", "amount": cents - before}
         before = cents
-    before -= rated.discount
-    if rated.bound is None and before != rated.exact:
+    if rated.earlier:
         # Tiers that go on from an earlier segment: what their first units cost is not due again.
-        yield {"step": "earlier", "amount": rated.exact - before}
+        yield {"step": "earlier", "amount": -rated.earlier}
+    before -= rated.earlier + rated.discount
     if charge.discount is not None:
         yield {
             "step": "discount",
@@ -184,6 +199,8 @@ def _usage_steps(
 
 
 def _quantity_steps(charge: UsageCharge, rated: Rated) -> Iterator[dict[str, Any]]:
+    if charge.prorate_events:
+        yield {"step": "shares", "quantity": rated.quantity}
     if charge.convert is not None:
         yield {
             "step": "converted",
@@ -191,9 +208,12 @@ def _quantity_steps(charge: UsageCharge, rated: Rated) -> Iterator[dict[str, Any
             "round": charge.convert.round,
             "quantity": rated.quantity,
         }
-    free = rated.quantity - rated.billable
+    free = max(rated.quantity - rated.billable - rated.more, Fraction(0))
     if charge.included or free > 0:
-        yield {"step": "included", "included": max(free, Fraction(0)), "quantity": rated.billable}
+        left = rated.billable + rated.more
+        yield {"step": "included", "included": free, "quantity": left}
+    if rated.more:
+        yield {"step": "more_free", "included": rated.more, "quantity": rated.billable}
 
 
 def _price_step(step: Step) -> dict[str, Any]:

@@ -48,7 +48,8 @@ class Line(msgspec.Struct, frozen=True, eq=False, gc=False):
     units of the currency. `discount`, `credit` and `tax` are amounts of the
     currency. `revision` is the highest revision of the usage that was billed, 0
     for a fee. `plan` is the plan of the charge, `own_tax` the tax that the charge names,
-    `rated` its steps where it was rated by fractions; they are no part of the JSON.
+    `rated` its steps where it was rated by fractions, `billed` what was billed of it before
+    at thresholds; they are no part of the JSON.
     """
 
     line_id: str
@@ -73,6 +74,7 @@ class Line(msgspec.Struct, frozen=True, eq=False, gc=False):
     plan: str | None = None
     own_tax: str | None = None
     rated: Rated | None = None
+    billed: Decimal = Decimal(0)
 
     def __eq__(self, other: object) -> bool:
         """Whether all is equal but the steps: those are how, not what."""

@@ -7,6 +7,7 @@ usage charge, usage, segment --usage_lines--> one line, or one for each group
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -168,6 +169,7 @@ def _usage_line(
     context: LineContext,
 ) -> Line:
     charged = _charged(charge, price, group, used, segment, context)
+    billed: Decimal | None = None
     if segment is not None and context.allowances is not None:
         start = segment.part.start
         billed = context.allowances.billed(context.subscription, charge.id, start).get(group)
@@ -191,6 +193,7 @@ def _usage_line(
         plan=context.plan,
         own_tax=charge.tax,
         rated=charged.rated,
+        billed=billed or _ZERO,
     )
 
 
@@ -264,6 +267,7 @@ def _allowed(
         more=more,
         position=allowances.position(*key),
     )
+    rated = replace(rated, more=more)
     allowances.move(*key, rated.billable)
     words = describe_usage(charge, price, rated, factor, context.exponent, group)
     if more:

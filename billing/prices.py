@@ -56,7 +56,8 @@ class Rated:
     price model, `bound` the limit that changed it. `exact` and `amount` are the
     cumulative amount minus what was billed, before and after rounding. `metered` is
     the cumulative quantity before conversion, `discount` what the charge's discount
-    took off.
+    took off, `earlier` what the units of tiers cost that it goes on from. `more` is how many
+    units were free beside the included ones.
     """
 
     quantity: Fraction
@@ -67,6 +68,8 @@ class Rated:
     amount: Decimal
     metered: Fraction
     discount: Fraction = _ZERO
+    earlier: Fraction = _ZERO
+    more: Fraction = _ZERO
 
 
 def price_flat(price: FlatPrice) -> Priced:
@@ -230,12 +233,13 @@ def rate(
         priced = price_graduated_shares(price, shared)
     else:
         priced = price_amount(price, Fraction(position or 0) + billable, events, singles)
-    exact = priced.amount
-    if position is not None:
-        exact -= price_amount(price, position).amount
+    exact, earlier = priced.amount, _ZERO
     if round_tiers:
-        cents = sum(minor_units(step.amount, exponent) for step in priced.steps)
-        exact = Fraction(cents, 10**exponent)
+        exact = _by_tier(priced, exponent)
+    if position is not None:
+        before = price_amount(price, position)
+        earlier = _by_tier(before, exponent) if round_tiers else before.amount
+        exact -= earlier
     discount = exact * Fraction(discount_percent) / 100
     exact -= discount
     bound: Bound | None = None
@@ -246,7 +250,14 @@ def rate(
     billed = Fraction(billed_amount)
     due = Fraction(minor_units(exact, exponent), 10**exponent) - billed
     amount = round_amount(due, exponent)
-    return Rated(cumulative, billable, priced, bound, exact - billed, amount, metered, discount)
+    left = exact - billed
+    return Rated(cumulative, billable, priced, bound, left, amount, metered, discount, earlier)
+
+
+def _by_tier(priced: Priced, exponent: int) -> Fraction:
+    """The sum of the steps, each of them rounded."""
+    cents = sum(minor_units(step.amount, exponent) for step in priced.steps)
+    return Fraction(cents, 10**exponent)
 
 
 def _tier_step(tier: Tier | RateTier, number: int, quantity: Fraction) -> Step:

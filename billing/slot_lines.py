@@ -74,12 +74,18 @@ def _so_far(
         for charge in cut.tariff.charges:
             if not isinstance(charge, UsageCharge):
                 continue
-            if charge.minimum is not None:
-                charge = charge.model_copy(update={"minimum": None})
+            charge = without_minimum(charge)
             known = used.get(charge.meter, NO_USAGE)
             for line, reason in usage_lines(charge, known, cut, context.of(cut.tariff)):
                 if line.amount:
                     yield line.replaced(service_end=usage_end(slot, cut)), reason
+
+
+def without_minimum(charge: UsageCharge) -> UsageCharge:
+    """The charge as it is priced before the end of a period."""
+    if charge.minimum is None:
+        return charge
+    return charge.model_copy(update={"minimum": None})
 
 
 def _plain_lines(

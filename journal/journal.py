@@ -36,6 +36,12 @@ _ENTRY = (
     "ledger_entry_id, customer, kind, account, grant_id, invoice_id, currency, amount, at, "
     "expires_at"
 )
+_GRANTS = (
+    f"SELECT {_ENTRY} FROM ledger WHERE tenant = ? "
+    "AND grant_id != '' AND substr(account, 1, 6) = 'grant:'"
+)
+_LAST = 2**62
+"""Behind every entry of the audit chain."""
 _DOCUMENTS = """
 SELECT d.customer, d.content, v.content FROM documents d
 LEFT JOIN voids v ON v.tenant = d.tenant AND v.invoice_id = d.invoice_id
@@ -90,24 +96,45 @@ class Journal:
             ):
                 found = recorded(content, void)
                 documents.setdefault(customer, {})[str(found.document["invoice_id"])] = found
-            entries = _entries(
-                statements.rows(
-                    f"SELECT {_ENTRY} FROM ledger WHERE tenant = ? AND {these} "
-                    "AND grant_id != '' AND substr(account, 1, 6) = 'grant:'",
-                    listed,
-                )
-            )
+            entries = _entries(statements.rows(f"{_GRANTS} AND {these}", listed))
         balances: dict[str, dict[str, Decimal]] = {name: {} for name in versions}
         granted: dict[str, dict[str, Decimal]] = {name: {} for name in versions}
         for entry in entries:
-            amount, left = Decimal(entry.amount), balances[entry.customer]
-            left[entry.grant_id] = _EXACT.add(left.get(entry.grant_id, Decimal(0)), amount)
-            if entry.kind == "grant":
-                granted[entry.customer][entry.grant_id] = amount
+            _book(entry, balances[entry.customer], granted[entry.customer])
         return {
             name: History(version, documents.get(name, {}), balances[name], granted[name])
             for name, version in versions.items()
         }
+
+    def history_before(self, tenant: str, customer: str, invoice_id: str) -> History:
+        """What a document was computed from: all that was committed of its customer before it.
+
+        Where it is not final, all that is committed.
+        """
+        with self._database.reading() as statements:
+            found = statements.rows(
+                "SELECT seq FROM documents WHERE tenant = ? AND invoice_id = ?",
+                (tenant, invoice_id),
+            )
+            until = int(found[0][0]) if found else _LAST
+            given = (tenant, customer, until)
+            rows = statements.rows(
+                "SELECT d.content, CASE WHEN v.seq < ? THEN v.content END FROM documents d "
+                "LEFT JOIN voids v ON v.tenant = d.tenant AND v.invoice_id = d.invoice_id "
+                "WHERE d.tenant = ? AND d.customer = ? AND d.seq < ? ORDER BY d.seq",
+                (until, *given),
+            )
+            entries = _entries(statements.rows(f"{_GRANTS} AND customer = ? AND seq < ?", given))
+        documents = [recorded(content, void) for content, void in rows]
+        balances: dict[str, Decimal] = {}
+        granted: dict[str, Decimal] = {}
+        for entry in entries:
+            _book(entry, balances, granted)
+        return History(
+            documents={str(each.document["invoice_id"]): each for each in documents},
+            balances=balances,
+            granted=granted,
+        )
 
     def finalize(
         self, tenant: str, proposals: Sequence[Proposal], *, actor: str
@@ -265,6 +292,14 @@ class Journal:
 
     def __reduce__(self) -> str:
         raise TypeError("Journal cannot be pickled: pass its URL and connect where it is used")
+
+
+def _book(entry: Entry, balances: dict[str, Decimal], granted: dict[str, Decimal]) -> None:
+    """Add an entry to what is left of its grant."""
+    amount, left = Decimal(entry.amount), balances.get(entry.grant_id, Decimal(0))
+    balances[entry.grant_id] = _EXACT.add(left, amount)
+    if entry.kind == "grant":
+        granted[entry.grant_id] = amount
 
 
 def _audited(

@@ -36,7 +36,7 @@ from runners.commands import Url, open_warehouse
 from runners.demo_events import demo_files
 from runners.explained import page, to_pdf
 from runners.finalize import Finalizing, finalize_invoices
-from runners.journals import journal_url
+from runners.journals import JournalUrl, journal_url, open_journal
 from runners.output import Format, notice, print_json, print_table
 from warehouse import queries
 
@@ -129,7 +129,7 @@ def run_demo(folder: Path, form: Format) -> None:
     )
     invoices = bill_invoices(catalog, url, journal, as_of=AS_OF, tenant=TENANT)
     invoices.sort(key=lambda each: each["status"] == "finalized")
-    written = _write_documents(folder, url, invoices[-1])
+    written = _write_documents(folder, url, journal, invoices[-1])
     if form == "json":
         rows = [cell.to_dict() for cell in usage]
         print_json({"counts": counts, "usage": rows, "invoices": invoices})
@@ -157,10 +157,12 @@ def _write_files(folder: Path) -> None:
         path.write_bytes(content)
 
 
-def _write_documents(folder: Path, url: Url, invoice: Document) -> list[str]:
+def _write_documents(
+    folder: Path, url: Url, journal: JournalUrl | None, invoice: Document
+) -> list[str]:
     """Write an invoice as a page and, where PDF can be made here, as PDF; returns their names."""
-    with open_warehouse(url) as warehouse:
-        html = page(str(folder / CATALOG), warehouse, TENANT, invoice, None)
+    with open_warehouse(url) as warehouse, open_journal(journal) as opened:
+        html = page(str(folder / CATALOG), warehouse, opened, TENANT, invoice, None)
     written = {f"{INVOICES}/{invoice['number']}.html": html.encode()}
     try:
         written[f"{INVOICES}/{invoice['number']}.pdf"] = to_pdf(html)

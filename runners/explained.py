@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from billing.documents import Presentation, presentation_of, render_html
 from billing.explanation_words import line_words
 from billing.wording import Words, locale_of
+from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
@@ -24,6 +25,7 @@ from runners.invoices import stored, stored_document
 from runners.journals import JournalUrl
 from runners.output import Format, print_csv, print_json
 from transforms import explanations
+from transforms.explained_events import events_of
 from warehouse.client import Warehouse
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -57,9 +59,10 @@ def run_explain(
             if line not in known:
                 raise ConfigurationError(f"--line must be a line of the invoice (got {line!r})")
         catalog = _catalog(path, warehouse, tenant, document)
-        found = explanations.explain(warehouse, tenant, catalog, document)
+        history = explanations.history_of(opened, tenant, document)
+        found = explanations.explain(warehouse, tenant, catalog, document, history)
         if writer is not None and events is not None:
-            rows = explanations.events_of(warehouse, tenant, catalog, document, lines)
+            rows = events_of(warehouse, tenant, catalog, document, lines)
             writer(events, rows)
     if lines:
         found["lines"] = [line for line in found["lines"] if line["line_id"] in lines]
@@ -74,13 +77,15 @@ def run_explain(
 def page(
     path: str | None,
     warehouse: Warehouse,
+    journal: Journal | None,
     tenant: str,
     document: Mapping[str, Any],
     language: str | None,
 ) -> str:
     """The HTML page of a stored document."""
     catalog = _catalog(path, warehouse, tenant, document)
-    found = explanations.explain(warehouse, tenant, catalog, document)
+    history = explanations.history_of(journal, tenant, document)
+    found = explanations.explain(warehouse, tenant, catalog, document, history)
     return render_html(document, presentation_of(catalog, document, language), found)
 
 

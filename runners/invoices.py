@@ -98,7 +98,7 @@ def run_show(
         found = stored_document(warehouse, opened, tenant, invoice)
         html = ""
         if form in ("html", "pdf"):
-            html = page(catalog, warehouse, tenant, found, language)
+            html = page(catalog, warehouse, opened, tenant, found, language)
     if form == "table":
         tables.show_invoices([found], "table")
     elif form == "pdf" and output is not None:

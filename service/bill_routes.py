@@ -107,7 +107,9 @@ def explanation(
     if catalog is None:
         detail = "the catalog that this invoice was made with was not kept"
         raise ApiError(409, "catalog_not_kept", detail)
-    found = explanations.explain(read.warehouse, read.tenant, catalog, document)
+    with read.journal() as journal:
+        history = explanations.history_of(journal, read.tenant, document)
+    found = explanations.explain(read.warehouse, read.tenant, catalog, document, history)
     shown = presentation_of(catalog, document, language)
     words = Words(shown.language)
     for line in found["lines"]:

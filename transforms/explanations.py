@@ -1,7 +1,9 @@
-"""What an explanation needs of the warehouse: usage by bucket, and the events behind it.
+"""What an explanation needs of the warehouse: the usage of an invoice's lines.
 
-document -> the slots of its customer -> usage -> explain_invoice -> explanation
-document -> effective events and their copies                     -> events of its lines
+    document -> the slots of its customer, what was final before it -> usage -> explain_invoice
+
+The invoice is rated again from what was final when it was made, by the catalogs in time, as
+billing rates it.
 """
 
 from __future__ import annotations
@@ -9,34 +11,40 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+
+from msgspec import structs
 
 from billing.customer import SlotUsage, begun_slots, bill_customer, due_slots
 from billing.explanations import Document, Origin, explain_invoice
 from billing.invoice import Invoice
 from billing.lines import LineContext
-from billing.quantities import UsageOf, reduce_group
+from billing.past import Past
+from billing.quantities import NO_USAGE, UsageOf, parts_of
+from billing.slot_lines import without_minimum
 from billing.slots import Segment, Slot
 from billing.tariffs import Tariff
-from meters.attribution import Attribution
-from meters.buckets import hour_of
-from meters.catalog import Catalog, Charge, Fee, Meter, UsageCharge
+from billing.thresholds import candidates, final_parts, usage_end
+from journal.journal import Journal
+from journal.records import NO_HISTORY, History
+from meters.buckets import day_of
+from meters.catalog import Catalog, Charge, Fee, UsageCharge
 from meters.catalog_file import catalog_from_content
-from meters.errors import Rejected
-from meters.numbers import from_scaled, plain
+from meters.numbers import SCALE, from_scaled, plain
 from meters.periods import Span
 from meters.reading import read_usage
-from meters.readings import reading_of
-from meters.scalars import canonical_json, parse_json
+from meters.scalars import canonical_json
 from meters.timestamps import format_instant, parse_timestamp
 from meters.usage import from_stored
-from transforms.invoices import read_slots
+from meters.zones import MICROSECOND
+from transforms.catalogs import stored_timeline
+from transforms.invoices import past_of, read_slots
 from transforms.quantities import Quantities
 from warehouse import queries
 from warehouse.client import Warehouse
-from warehouse.effective import copies_of_events
+
+_DATES = ("billing_date", "period_start", "period_end")
 
 
 def catalog_of(warehouse: Warehouse, tenant: str, document: Document) -> Catalog | None:
@@ -45,51 +53,89 @@ def catalog_of(warehouse: Warehouse, tenant: str, document: Document) -> Catalog
     return None if content is None else catalog_from_content(content)
 
 
+def history_of(journal: Journal | None, tenant: str, document: Document) -> History:
+    """What was final before a document; `journal` None stands for one without documents."""
+    if journal is None or document["customer"] is None:
+        return NO_HISTORY
+    return journal.history_before(tenant, document["customer"], document["invoice_id"])
+
+
 def explain(
-    warehouse: Warehouse, tenant: str, catalog: Catalog, document: Document
+    warehouse: Warehouse,
+    tenant: str,
+    catalog: Catalog,
+    document: Document,
+    history: History = NO_HISTORY,
 ) -> dict[str, Any]:
-    """The explanation of a stored document, by the usage as it is now."""
-    slots = _slots(warehouse, tenant, catalog, document)
-    found = _slot_of(tenant, document, slots)
+    """The explanation of a stored document, by the usage as it is now.
+
+    `history` is what was final before the document (`history_of`).
+    """
+    quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
+    past = past_of(history)
+    slots = _slots(quantities, catalog, document, past, tenant)
+    slot = slot_of(catalog, document)
+    found = None if slot is None else read_slots(quantities, [slot], (), slot.billing_date)[0]
+    by_day = [] if found is None else _by_day(quantities, found[0])
     origins = []
     for line in document["lines"]:
         origin = Origin(None, None, Fraction(1)) if found is None else _origin(line, *found)
-        if origin.used is not None:
+        if origin.used is not None and found is not None:
             buckets = _buckets(warehouse, tenant, catalog, document, line, origin)
-            origin = Origin(origin.charge, origin.used, origin.factor, buckets, origin.trial)
+            days = list(_days(catalog, line, origin.charge, by_day))
+            origin = replace(origin, days=days, buckets=buckets)
         origins.append(origin)
-    replayed = _replayed(tenant, catalog, document, slots)
+    replayed = _replayed(tenant, catalog, document, slots, past)
     return explain_invoice(document, origins, catalog, replayed)
 
 
 def _slots(
-    warehouse: Warehouse, tenant: str, catalog: Catalog, document: Document
+    quantities: Quantities, catalog: Catalog, document: Document, past: Past, tenant: str
 ) -> list[SlotUsage]:
-    """The slots of the document's customer until its date, with their usage."""
+    """The slots of the document's customer until its date, with the usage of open ones."""
     until = parse_timestamp(document["billing_date"])
-    own = [entry.id for entry in catalog.subscriptions if entry.customer == document["customer"]]
-    slots = [slot for name in own for slot in due_slots(catalog, name, until)]
-    begun = [slot for name in own for slot in begun_slots(catalog, name, until)]
-    return read_slots(Quantities(catalog, warehouse, tenant), slots, begun, until)
+    final: list[Slot] = []
+    open_slots: list[Slot] = []
+    begun: list[Slot] = []
+    for entry in catalog.subscriptions:
+        if entry.customer != document["customer"]:
+            continue
+        for slot in due_slots(catalog, entry.id, until):
+            (final if past.is_final(slot, tenant) else open_slots).append(slot)
+        for slot in begun_slots(catalog, entry.id, until):
+            final += final_parts(slot, past, until)
+            if not past.is_final(slot, tenant):
+                begun.append(slot)
+    return [*((slot, ()) for slot in final), *read_slots(quantities, open_slots, begun, until)]
 
 
 def _replayed(
-    tenant: str, catalog: Catalog, document: Document, slots: Sequence[SlotUsage]
+    tenant: str, catalog: Catalog, document: Document, slots: Sequence[SlotUsage], past: Past
 ) -> Invoice | None:
-    """The invoice as it would be built now, had no other been void in its place."""
-    found = _slot_of(tenant, document, slots)
-    invoices = bill_customer(catalog, slots, tenant=tenant)
-    wanted = None if found is None else found[0].invoice_id(tenant)
-    return next((each for each in invoices if each.invoice_id == wanted), None)
-
-
-def _slot_of(tenant: str, document: Document, slots: Sequence[SlotUsage]) -> SlotUsage | None:
-    """The slot of a document, whatever came before it in its place."""
-    wanted, sequence = document["invoice_id"], int(document["sequence"])
-    for slot, usage in slots:
-        if replace(slot, sequence=sequence).invoice_id(tenant) == wanted:
-            return slot, usage
+    """The invoice as it would be built now."""
+    for each in bill_customer(catalog, slots, tenant=tenant, past=past):
+        dates = each.billing_date, each.period_start, each.period_end
+        if each.subscription == document["subscription"] and _dates(document) == dates:
+            return each
     return None
+
+
+def slot_of(catalog: Catalog, document: Document) -> Slot | None:
+    """The slot that a document is of, whatever came before it in its place."""
+    name, dates = str(document["subscription"]), _dates(document)
+    if name not in catalog.subscriptions_by_id:
+        return None
+    found = due_slots(catalog, name, dates[0])
+    for slot in begun_slots(catalog, name, dates[0]):
+        found += candidates(slot, [dates[2]])
+    spans = [(slot.billing_date, slot.period_start, slot.period_end) for slot in found]
+    return found[spans.index(dates)] if dates in spans else None
+
+
+def _dates(document: Document) -> tuple[datetime, datetime, datetime]:
+    """The date of billing, and start and end of the period."""
+    billed, start, end = (document[name] for name in _DATES)
+    return parse_timestamp(billed), parse_timestamp(start), parse_timestamp(end)
 
 
 def _origin(line: Document, slot: Slot, usage: Sequence[Mapping[str, UsageOf]]) -> Origin:
@@ -99,24 +145,85 @@ def _origin(line: Document, slot: Slot, usage: Sequence[Mapping[str, UsageOf]]) 
     span = Span(parse_timestamp(line["service_start"]), parse_timestamp(line["service_end"]))
     context = LineContext("", slot.subscription, slot.time_zone, 0)
     for cut, used in zip(slot.cuts, usage, strict=True):
-        charge = _charge(cut.tariff, line)
-        if isinstance(charge, UsageCharge) and cut.part == span:
+        charge = charge_of(cut.tariff, line)
+        until = Span(cut.part.start, usage_end(slot, cut))
+        if isinstance(charge, UsageCharge) and until == span:
             trial = cut.tariff is not None and cut.tariff.trial
             factor = context.factor(cut, charge.proration)
+            if slot.until is not None:
+                charge = without_minimum(charge)
             return Origin(charge, used.get(charge.meter), factor, trial=trial)
     segments = [*slot.cuts, *([] if slot.advance is None else [slot.advance])]
     within = [each for each in segments if each.whole.start <= span.start < each.whole.end]
     for segment in sorted(within, key=lambda each: abs(each.part.start - span.start)):
-        charge = _charge(segment.tariff, line)
+        charge = charge_of(segment.tariff, line)
         if isinstance(charge, Fee):
             part = Segment(span, segment.whole)
             return Origin(charge, None, context.factor(part, charge.proration))
     return Origin(None, None, Fraction(1))
 
 
-def _charge(tariff: Tariff | None, line: Document) -> Charge | None:
+def charge_of(tariff: Tariff | None, line: Document) -> Charge | None:
+    """The charge of a line in a tariff."""
     charges = () if tariff is None else tariff.charges
     return next((each for each in charges if each.id == line["charge"]), None)
+
+
+@dataclass(frozen=True)
+class _Day:
+    """A local day, or what of it lies in a segment, and the usage in it by meter."""
+
+    span: Span
+    segment: Span
+    whole: Span
+    usage: Mapping[str, UsageOf]
+
+
+def _by_day(quantities: Quantities, slot: Slot) -> list[_Day]:
+    """The usage of all days of a slot, with what is carried into each."""
+    days: list[tuple[Span, Segment]] = []
+    for cut in slot.cuts:
+        at, end = cut.part.start, usage_end(slot, cut)
+        while at < end:
+            until = min(day_of(at, slot.time_zone).end, end)
+            days.append((Span(at, until), cut))
+            at = until
+    found = quantities.of(
+        [(slot.customer, slot.subscription, day.start, day.end) for day, _ in days],
+        [() if cut.tariff is None else cut.tariff.charges for _, cut in days],
+        [cut.whole for _, cut in days],
+    )
+    return [
+        _Day(day, cut.part, cut.whole, usage) for (day, cut), usage in zip(days, found, strict=True)
+    ]
+
+
+def _days(
+    catalog: Catalog, line: Document, charge: Fee | UsageCharge | None, days: Sequence[_Day]
+) -> Iterator[dict[str, object]]:
+    """The values of a line's days; of a level its mean over each."""
+    assert isinstance(charge, UsageCharge)
+    start = parse_timestamp(line["service_start"])
+    group = canonical_json(line["group"])
+    level = catalog.meters_by_id[charge.meter].aggregation == "weighted_sum"
+    for day in days:
+        if day.segment.start != start:
+            continue
+        used = day.usage.get(charge.meter, NO_USAGE)
+        own = tuple(single for single in used.singles if single.event_id)
+        parts = dict(parts_of(charge, structs.replace(used, singles=own)))
+        used = parts.get(group, NO_USAGE)
+        value = used.value
+        if level and value is not None:
+            whole, part = (each.end - each.start for each in (day.whole, day.span))
+            mean = Fraction(value) * (whole // MICROSECOND) / (part // MICROSECOND)
+            value = from_scaled(round(mean * SCALE))
+        yield {
+            "start": format_instant(day.span.start),
+            "end": format_instant(day.span.end),
+            "value": None if value is None else plain(value),
+            "events": used.events,
+        }
 
 
 def _buckets(
@@ -127,20 +234,22 @@ def _buckets(
     line: Document,
     origin: Origin,
 ) -> list[dict[str, object]]:
-    """The values of a line's buckets, the groups of the line merged."""
+    """The values of a line's buckets with events, the groups of the line merged."""
     charge = origin.charge
     assert isinstance(charge, UsageCharge)
+    since = parse_timestamp(line["service_start"])
+    carries = catalog.meters_by_id[charge.meter].carries
     selection: dict[str, Any] = {
         "customer": document["customer"],
         "subscription": document["subscription"],
         "meter": charge.meter,
-        "start": parse_timestamp(line["service_start"]),
+        "start": None if carries else since,
         "end": parse_timestamp(line["service_end"]),
     }
     rows = from_stored(queries.usage_rows(warehouse, tenant, **selection))
     values = from_stored(queries.values_of(warehouse, tenant, **selection))
     keys = charge.group_keys
-    cells = read_usage(catalog, rows, values, "hour", list(keys))
+    cells = read_usage(catalog, rows, values, "hour", list(keys), since=since)
     wanted = canonical_json(line["group"])
     return [
         {
@@ -152,129 +261,3 @@ def _buckets(
         for cell in cells
         if not keys or cell.group == wanted
     ]
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A usage line as events are held against it."""
-
-    line_id: str
-    meter: Meter
-    group: str
-    keys: tuple[str, ...]
-    span: tuple[datetime, datetime]
-
-
-def events_of(
-    warehouse: Warehouse,
-    tenant: str,
-    catalog: Catalog,
-    document: Document,
-    line_ids: Sequence[str] = (),
-) -> Iterator[dict[str, object]]:
-    """The events behind the usage lines of a document (or some of them), by line and time.
-
-    Each copy of an event is one row: `line_id, meter, event_id, timestamp, value,
-    bucket_start, bucket_end, status, duplicate_of, ingested_at`. Of an identity one copy
-    is `counted`, and others with a different content are `duplicate`s of the time at which
-    that one was ingested.
-    """
-    found = _slot_of(tenant, document, _slots(warehouse, tenant, catalog, document))
-    if found is None:
-        return
-    slot = found[0]
-    attribution = Attribution(catalog)
-    for line in document["lines"]:
-        if line["meter"] is None or (line_ids and line["line_id"] not in line_ids):
-            continue
-        charge = next((c for c in map(_of_cut(line), slot.cuts) if c is not None), None)
-        if not isinstance(charge, UsageCharge):
-            continue
-        span = parse_timestamp(line["service_start"]), parse_timestamp(line["service_end"])
-        of = _Line(
-            line["line_id"],
-            catalog.meters_by_id[charge.meter],
-            canonical_json(line["group"]),
-            charge.group_keys,
-            span,
-        )
-        yield from _events(warehouse, tenant, attribution, slot, of)
-
-
-def _of_cut(line: Document) -> Any:
-    def charge(cut: Segment) -> Charge | None:
-        return _charge(cut.tariff, line)
-
-    return charge
-
-
-def _events(
-    warehouse: Warehouse, tenant: str, attribution: Attribution, slot: Slot, line: _Line
-) -> Iterator[dict[str, object]]:
-    rows = copies_of_events(
-        warehouse, tenant, slot.customer, line.span[0], line.span[1], [line.meter.event_name]
-    )
-    counted: dict[str, Mapping[str, Any]] = {}
-    for row in rows:
-        if row["place"] == 1:
-            found = _reading(line, row, attribution, slot)
-            if found is None:
-                continue
-            counted[row["event_id"]] = row
-            yield _event(line, row, found, slot.time_zone)
-        elif row["event_id"] in counted:
-            first = counted[row["event_id"]]
-            yield {
-                **_event(line, row, None, slot.time_zone),
-                "duplicate_of": format_instant(first["ingested_at"]),
-            }
-
-
-def _reading(
-    line: _Line, row: Mapping[str, Any], attribution: Attribution, slot: Slot
-) -> Decimal | str | None:
-    """What an event counts for on a line; None where it does not."""
-    at, explicit = row["timestamp"], row["external_subscription_id"]
-    properties = parse_json(row["properties"])
-    assert isinstance(properties, dict)
-    if not line.span[0] <= at < line.span[1]:
-        return None
-    try:
-        found = reading_of(
-            line.meter,
-            event_name=row["event_name"],
-            event_id=row["event_id"],
-            timestamp=at,
-            properties=properties,
-        )
-    except Rejected:
-        return None
-    owner = attribution.subscription_for(slot.customer, line.meter.id, at, explicit)
-    if found is None or owner != slot.subscription:
-        return None
-    group, reading = found
-    if line.keys and reduce_group(group, line.keys) != line.group:
-        return None
-    if line.meter.property is not None and line.meter.aggregation == "unique_count":
-        return canonical_json(properties.get(line.meter.property))
-    return Decimal(1) if reading.scaled is None else from_scaled(reading.scaled)
-
-
-def _event(
-    line: _Line, row: Mapping[str, Any], value: Decimal | str | None, zone: str
-) -> dict[str, object]:
-    # A bucket is cut where the line's span begins and ends.
-    hour = hour_of(row["timestamp"], zone)
-    start, end = max(hour.start, line.span[0]), min(hour.end, line.span[1])
-    return {
-        "line_id": line.line_id,
-        "meter": line.meter.id,
-        "event_id": row["event_id"],
-        "timestamp": format_instant(row["timestamp"]),
-        "value": plain(value) if isinstance(value, Decimal) else value,
-        "bucket_start": None if value is None else format_instant(start),
-        "bucket_end": None if value is None else format_instant(end),
-        "status": "duplicate" if value is None else "counted",
-        "duplicate_of": None,
-        "ingested_at": format_instant(row["ingested_at"]),
-    }

@@ -166,9 +166,11 @@ def test_tiers_restart_where_a_plan_changes_unless_they_continue() -> None:
     assert [line.amount for line in found.lines] == [13, Decimal("2.60")]
 
 
-@given(st.integers(0, 40), st.integers(0, 40))
-def test_tiers_that_continue_cost_what_one_period_would(first: int, second: int) -> None:
-    going_on = charge(GRADUATED, tiers="continue")
+@given(st.integers(0, 40), st.integers(0, 40), st.sampled_from(["line", "tier"]))
+def test_tiers_that_continue_cost_what_one_period_would(
+    first: int, second: int, rounding: str
+) -> None:
+    going_on = charge(GRADUATED, tiers="continue", round=rounding)
     (cut,) = bills(catalog(going_on, going_on, subscriptions=CHANGED), {"s": [[first, second]]})
     assert cut.total == totals(catalog(charge(GRADUATED)), first + second)[0]
 

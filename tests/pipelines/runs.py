@@ -47,6 +47,8 @@ class Tenant:
     folder: Path
     rounded: int = 0
     """Numbers that lost digits in the last backfill."""
+    timeline: Timeline | None = None
+    """The catalogs in time, where there are several."""
 
     def backfill(
         self,
@@ -60,7 +62,7 @@ class Tenant:
         found = affected.events_exist(self.warehouse, self.name)
         job = Backfill(
             splits=match_files([str(path) for path in paths]),
-            timeline=Timeline.of(self.catalog),
+            timeline=self.timeline or Timeline.of(self.catalog),
             tenant=self.name,
             warehouse=self.url,
             mapping=Mapping(),

@@ -219,6 +219,6 @@ def test_a_page_and_a_pdf_are_written(
         )
     page = (tmp_path / "html").read_text()
     assert "Rechnung" in page
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 7
     assert (tmp_path / "pdf").read_bytes().startswith(b"%PDF")
     assert Decimal(document["due"]) > 0

@@ -10,11 +10,9 @@ import pytest
 
 from meters.catalog import Catalog
 from meters.errors import ConfigurationError
-from meters.timestamps import parse_timestamp
-from runners import bills, finalize
-from runners.invoices import run_void
-from runners.journals import JournalUrl, open_journal
+from runners.journals import open_journal
 from tests.acceptance.samples import event
+from tests.pipelines.billed import Bills, adds_up
 from tests.pipelines.runs import Tenant
 
 Row = dict[str, Any]
@@ -62,46 +60,6 @@ FIRST = [("a", "2026-03-10T12:00:00Z", 6), ("b", "2026-03-11T12:00:00Z", 6)]
 LATER = [("late", "2026-03-09T12:00:00Z", 2), ("c", "2026-03-12T12:00:00Z", 30)]
 
 
-class Bills:
-    """The billing of one tenant, with a journal of its own."""
-
-    def __init__(self, tenant: Tenant) -> None:
-        self.tenant = tenant
-        self.url = tenant.url, False
-        self.journal: JournalUrl = f"sqlite://{tenant.folder}/journal.sqlite3", False
-
-    def finalize(self, as_of: str) -> list[Row]:
-        return finalize.finalize_invoices(
-            self.tenant.catalog,
-            self.url,
-            self.journal,
-            finalize.Finalizing("ana"),
-            as_of=parse_timestamp(as_of),
-            tenant=self.tenant.name,
-        )
-
-    def preview(self, as_of: str) -> list[Row]:
-        return bills.bill_invoices(
-            self.tenant.catalog,
-            self.url,
-            self.journal,
-            as_of=parse_timestamp(as_of),
-            tenant=self.tenant.name,
-            preview=True,
-        )
-
-    def void(self, number: str) -> None:
-        run_void(
-            self.url,
-            self.journal,
-            number,
-            reason="wrong",
-            actor="ben",
-            tenant=self.tenant.name,
-            form="json",
-        )
-
-
 def facts(documents: list[Row]) -> list[tuple[Any, ...]]:
     keys = ("status", "hold_reason", "sequence", "period_end", "subtotal", "prepaid")
     return [(numbered(each), *(each[key] for key in keys)) for each in documents]
@@ -130,7 +88,9 @@ def test_thresholds_are_final_one_by_one_and_tiers_go_on(
     tenant = new_tenant(WORLD)
     site = Bills(tenant)
     tenant.backfill([event(key, "acme", at, value) for key, at, value in FIRST])
-    assert facts(site.finalize("2026-03-11T00:00:00Z")) == FINAL[:1]
+    early = site.finalize("2026-03-11T00:00:00Z")
+    assert facts(early) == FINAL[:1]
+    adds_up(site.explain(early[0]), early[0])
     # An event of an hour that is billed already: it is part of what comes next.
     tenant.backfill([event(key, "acme", at, value) for key, at, value in LATER])
     previews = site.preview(END)
@@ -141,6 +101,10 @@ def test_thresholds_are_final_one_by_one_and_tiers_go_on(
     assert len({line["line_id"] for each in found for line in each["lines"]}) == 5
     assert site.finalize(END) == found == site.preview(END)
     assert facts(site.preview("2026-03-11T00:00:00Z")) == FINAL[:1]
+    # What came late is in the explanation of the invoice that bills it.
+    kinds = [adds_up(site.explain(each), each) for each in found[1:]]
+    assert ["billed" in each for each in kinds] == [True, True]
+    assert not site.explain(found[0])["matches"]
     assert billed(found) == Decimal("16.40")  # 10 at 1.00, 34 at 0.10, and the fee
 
 
