@@ -232,12 +232,17 @@ def _taxes(document: Document) -> Iterator[tuple[str, str, Decimal, Decimal]]:
 def _charts(
     shown: Presentation, words: Words, explanation: Document | None
 ) -> Iterator[dict[str, Any]]:
-    """A chart for each usage line, by local day: the meter's value of each."""
+    """A chart of each meter, group and span that lines are for, by local day."""
+    lines: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for line in () if explanation is None else explanation["lines"]:
-        days = [day for day in line["days"] if day["value"] is not None]
-        if len(line["days"]) < 2 or not days:
-            continue
-        title = shown.titles.get(line["charge"], line["charge"])
+        if len(line["days"]) > 1 and any(day["value"] is not None for day in line["days"]):
+            span = line["service_start"], line["service_end"]
+            key = line["meter"], canonical_json(line["group"]), *span
+            lines.setdefault(key, []).append(line)
+    for found in lines.values():
+        line = found[0]
+        names = dict.fromkeys(shown.titles.get(x["charge"], x["charge"]) for x in found)
+        title = ", ".join(names)
         group = ", ".join(_value(value) for value in line["group"].values())
         zone = zone_info(shown.time_zone)
         values = []
