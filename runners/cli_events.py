@@ -120,6 +120,11 @@ def backfill(catalog: str | None, clickhouse: str | None, **options: Any) -> Non
     metavar="[SECONDS]",
     help="End when all is read and nothing came for SECONDS (10).",
 )
+@click.option(
+    "--metrics",
+    metavar="[HOST:]PORT",
+    help="Answer /metrics and /readyz there, without a key; HOST is 127.0.0.1 if left out.",
+)
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED)
 def stream(
     catalog: str | None,

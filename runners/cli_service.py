@@ -113,7 +113,7 @@ def status(
     Ends with 1 where a check fails, as /readyz does with 503.
     """
     from runners.status import show_status, status_of_server, status_of_warehouse
-    from service.health import waiting_in_kafka
+    from transforms.kafka_client import KafkaSettings, group_of
 
     if server is not None:
         for option, value in (("--clickhouse", clickhouse), ("--bootstrap-servers", bootstrap)):
@@ -121,12 +121,12 @@ def status(
                 raise ConfigurationError(f"{option} must be left out with --server")
         found = status_of_server(server)
     else:
-        waiting = (
-            (lambda _: None)
-            if bootstrap is None
-            else waiting_in_kafka(tenant, bootstrap, topic, properties, group)
-        )
-        found = status_of_warehouse(warehouse_url(clickhouse), tenant, waiting)
+        kafka = None
+        if bootstrap is not None:
+            kafka = KafkaSettings(
+                bootstrap, topic, group or group_of(tenant), 1, properties=properties
+            )
+        found = status_of_warehouse(warehouse_url(clickhouse), tenant, kafka)
     if not show_status(found, form):
         raise click.exceptions.Exit(1)
 

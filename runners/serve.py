@@ -30,7 +30,7 @@ from service.settings import GIB, Limits, Settings
 from service.sinks import Sink
 from service.spooled_sink import SpooledSink
 from transforms.event_log import EventLog
-from transforms.kafka_client import KafkaSettings, check_topic
+from transforms.kafka_client import KafkaSettings, check_topic, group_of
 from warehouse.client import Warehouse
 from warehouse.failures import ONCE
 from warehouse.tracing import begin
@@ -84,9 +84,7 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
             remember(warehouse, command.tenant, catalog)
             sink = stack.enter_context(_kafka(command, settings.limits))
             service = replace(service, intake=_intake(sink, settings))
-            waiting = waiting_in_kafka(
-                command.tenant, command.bootstrap, command.topic, command.properties
-            )
+            waiting = waiting_in_kafka(_settings(command, group_of(command.tenant)))
         else:
             given = (command, settings, warehouse, url[0], catalog)
             sink, stream = stack.enter_context(_local(*given))
@@ -125,17 +123,21 @@ def _intake(sink: Sink, settings: Settings) -> Intake:
     return Intake(sink, settings.limits)
 
 
-@contextmanager
-def _kafka(command: ServeCommand, limits: Limits) -> Iterator[Sink]:
-    """Kafka, with the spool behind it where a folder is given."""
+def _settings(command: ServeCommand, group: str) -> KafkaSettings:
     assert command.bootstrap is not None
-    settings = KafkaSettings(
+    return KafkaSettings(
         bootstrap=command.bootstrap,
         topic=command.topic,
-        group="beammeter-serve",
+        group=group,
         splits=1,
         properties=command.properties,
     )
+
+
+@contextmanager
+def _kafka(command: ServeCommand, limits: Limits) -> Iterator[Sink]:
+    """Kafka, with the spool behind it where a folder is given."""
+    settings = _settings(command, "beammeter-serve")
     if command.spool is None:
         check_topic(settings)
         yield KafkaSink(settings, limits)

@@ -6,8 +6,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -16,8 +15,8 @@ from meters.errors import BeammeterError, ConfigurationError, WarehouseUnavailab
 from runners.commands import Url
 from runners.output import Format, print_csv, print_json, print_table
 from service.context import now
-from service.health import Check, Monitor, Report
-from transforms.kafka_client import Waiting
+from service.health import Check, Monitor, Report, waiting_in_kafka
+from transforms.kafka_client import KafkaSettings
 from warehouse.client import Warehouse
 from warehouse.failures import ONCE
 
@@ -26,12 +25,11 @@ API_KEY = "BEAMMETER_API_KEY"
 
 _TIMEOUT = 30.0
 
-Asked = Callable[[datetime], Waiting | None]
 Found = Mapping[str, Any]
 
 
-def status_of_warehouse(url: Url, tenant: str, waiting: Asked) -> Found:
-    """The condition as this process finds it.
+def status_of_warehouse(url: Url, tenant: str, kafka: KafkaSettings | None) -> Found:
+    """The condition as this process finds it; without Kafka nobody knows what waits there.
 
     Raises ConfigurationError where there is no warehouse at `url`.
     """
@@ -39,6 +37,7 @@ def status_of_warehouse(url: Url, tenant: str, waiting: Asked) -> Found:
         opened = Warehouse.connect(url[0], create=False, from_environment=url[1], retries=ONCE)
     except WarehouseUnavailable as error:
         return Report(now(), (Check("warehouse", False, str(error)),), None, None).to_dict()
+    waiting = waiting_in_kafka(kafka) if kafka is not None else lambda _: None
     with opened as warehouse:
         return Monitor(warehouse, tenant, clock=now, waiting=waiting).report().to_dict()
 

@@ -27,14 +27,18 @@ from runners.launch import cause, reported, run
 from runners.launch import options as launch_options
 from runners.output import notice
 from runners.stream_runners import stream_options
+from service.context import now
+from service.health import Monitor, waiting_in_kafka
+from service.metrics_server import metrics_server, parse_address
 from transforms.catalogs import CATALOGS
 from transforms.connection import connect_patiently
 from transforms.dead_letters import ensure_topic
-from transforms.kafka_client import KafkaSettings, check_topic, lag
+from transforms.kafka_client import KafkaSettings, check_topic, group_of, lag
 from transforms.kafka_source import CONSUMERS
 from transforms.shard_memory import MEMORY
 from transforms.stream_options import StreamOptions
 from warehouse.client import Warehouse
+from warehouse.failures import ONCE
 from warehouse.leases import exclusive
 from warehouse.ownership import read_progress, take_over
 from warehouse.recovery import newest
@@ -64,6 +68,7 @@ class StreamCommand:
     checkpoints: str | None
     flink_rest: str | None
     restore: str | None
+    metrics: str | None
     beam_options: Sequence[str]
 
 
@@ -78,11 +83,12 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
     settings = KafkaSettings(
         bootstrap=command.bootstrap,
         topic=command.topic,
-        group=command.group or f"beammeter-{tenant}",
+        group=command.group or group_of(tenant),
         splits=command.parallelism,
         start=command.start,
         properties=command.properties,
     )
+    answers_at = None if command.metrics is None else parse_address(command.metrics)
     beam_options = None
     job_name = f"beammeter-{tenant}-{uuid.uuid4().hex[:12]}"
     rest = _flink_rest(command)
@@ -122,7 +128,11 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
             counters = ("read", "stored", "quarantined", "duplicates")
-            with _stopping() as stop, connect_patiently(url[0], options.job) as watched:
+            with (
+                _stopping() as stop,
+                connect_patiently(url[0], options.job) as watched,
+                _answering(answers_at, url, tenant, settings),
+            ):
                 if command.runner == "direct":
                     with reported(counters):
                         _run_rounds(stream, watched, stop, command.beam_options)
@@ -149,6 +159,21 @@ def _flink_rest(command: StreamCommand) -> str | None:
     if rest is not None:
         check_flink(rest)
     return rest
+
+
+@contextmanager
+def _answering(
+    address: tuple[str, int] | None, url: Url, tenant: str, kafka: KafkaSettings
+) -> Iterator[None]:
+    """Tell metrics and health at this address, where one was asked for."""
+    if address is None:
+        yield
+        return
+    with Warehouse.connect(url[0], from_environment=url[1], retries=ONCE) as asked:
+        monitor = Monitor(asked, tenant, clock=now, waiting=waiting_in_kafka(kafka))
+        with metrics_server(address, tenant, monitor) as port:
+            notice(f"metrics at http://{address[0]}:{port}/metrics")
+            yield
 
 
 @contextmanager

@@ -56,6 +56,11 @@ class Report:
     condition: Condition | None
     lag: int | None
 
+    def readiness(self) -> dict[str, object]:
+        """What `/readyz` says to everybody: which checks hold, without what was found."""
+        checks = [{"name": check.name, "ok": check.ok} for check in self.checks]
+        return {"status": "ok" if self.ok else "failing", "checks": checks}
+
     @property
     def silent_seconds(self) -> float | None:
         """Since the shard that was heard first of all was heard; None without a stream."""
@@ -202,17 +207,8 @@ class Monitor:
         return Check("lag", False, detail)
 
 
-def waiting_in_kafka(
-    tenant: str, bootstrap: str, topic: str, properties: str | None, group: str | None = None
-) -> Callable[[datetime], Waiting]:
-    """What the tenant's stream has not read, by its consumer group."""
-    settings = KafkaSettings(
-        bootstrap=bootstrap,
-        topic=topic,
-        group=group or f"beammeter-{tenant}",
-        splits=1,
-        properties=properties,
-    )
+def waiting_in_kafka(settings: KafkaSettings) -> Callable[[datetime], Waiting]:
+    """What a stream has not read, by its consumer group."""
 
     def asked(before: datetime) -> Waiting:
         try:

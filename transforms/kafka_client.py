@@ -75,6 +75,11 @@ class KafkaSettings:
         return {**given, "bootstrap.servers": self.bootstrap}
 
 
+def group_of(tenant: str) -> str:
+    """The consumer group of a tenant's stream where none is given."""
+    return f"beammeter-{tenant}"
+
+
 def read_properties(path: str) -> dict[str, str]:
     """The settings of librdkafka in a file of `name=value` lines.
 

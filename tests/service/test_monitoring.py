@@ -8,15 +8,19 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx2
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from meters.errors import BeammeterError, WarehouseUnavailable
+from meters.errors import BeammeterError, ConfigurationError, WarehouseUnavailable
 from meters.zones import microseconds
 from service.health import PATIENCE, Monitor, Report
+from service.metrics import CONTENT_TYPE
+from service.metrics_server import metrics_server, parse_address
 from service.outcomes import Outcomes
 from tests.service.world import World
+from tests.services.process import LOCALHOST
 from transforms.connection import patience
 from transforms.kafka_client import Waiting
 from transforms.stream_counts import STATS
@@ -141,6 +145,42 @@ def test_readyz_turns_red_and_needs_no_key(world: World) -> None:
         assert "detail" not in got.text
     finally:
         world.service.monitor = before
+
+
+def test_a_stream_tells_metrics_and_health_by_itself(embedded: Warehouse, name: str) -> None:
+    now = datetime.now(UTC)
+    progress(embedded, name, now)
+    clock = [now]
+    found = Monitor(embedded, name, clock=lambda: clock[0])
+    with metrics_server((LOCALHOST, 0), name, found) as port:
+        with httpx2.Client(base_url=f"http://{LOCALHOST}:{port}") as client:
+            told = client.get("/metrics")
+            assert f'beammeter_check_ok{{check="stream",tenant="{name}"}} 1.0' in told.text
+            assert told.headers["content-type"] == CONTENT_TYPE
+            assert client.get("/readyz").json()["status"] == "ok"
+            assert client.get("/healthz").status_code == 200
+            assert client.get(f"/{name}").status_code == 404
+            assert client.post("/metrics").status_code == 501
+        clock[0] = now + 2 * PATIENCE
+        late = Monitor(embedded, name, clock=lambda: clock[0])
+        with metrics_server((LOCALHOST, 0), name, late) as other:
+            got = httpx2.get(f"http://{LOCALHOST}:{other}/readyz")
+            assert (got.status_code, got.json()["status"]) == (503, "failing")
+            assert "detail" not in got.text
+        with (
+            pytest.raises(BeammeterError, match="must be free"),
+            metrics_server((LOCALHOST, port), name, late),
+        ):
+            pass
+
+
+def test_where_metrics_are_told_is_this_machine_unless_said_otherwise() -> None:
+    assert parse_address("9100") == ("127.0.0.1", 9100)
+    assert parse_address("0.0.0.0:9100") == ("0.0.0.0", 9100)
+    assert parse_address("[::1]:9100") == ("::1", 9100)
+    for wrong in ("", "x", "9100:", "1:70000", "localhost:-1", ":9.1"):
+        with pytest.raises(ConfigurationError, match="HOST"):
+            parse_address(wrong)
 
 
 def exported(world: World) -> set[str]:

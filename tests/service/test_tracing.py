@@ -75,6 +75,7 @@ def command(kafka: Kafka, topic: str) -> StreamCommand:
         checkpoints=None,
         flink_rest=None,
         restore=None,
+        metrics=None,
         beam_options=(),
     )
 

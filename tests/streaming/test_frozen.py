@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +17,9 @@ from service.context import Service
 from service.health import Monitor, waiting_in_kafka
 from service.keys import KeyStore
 from service.settings import Settings
+from tests.services.process import LOCALHOST, free_port
 from tests.streaming.test_stream import Stream, events, front, stream
+from transforms.kafka_client import KafkaSettings, group_of
 from warehouse.client import Warehouse
 
 __all__ = ["front", "stream"]
@@ -32,14 +36,24 @@ def until(check: Callable[[], object], what: str) -> None:
         time.sleep(0.2)
 
 
+def asked(port: int, path: str) -> tuple[int, str]:
+    """What the stream's own process answers."""
+    try:
+        with urllib.request.urlopen(f"http://{LOCALHOST}:{port}{path}", timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
 def test_a_stream_that_is_frozen_is_red_until_it_goes_on(stream: Stream, front: str) -> None:
     with Warehouse.connect(front) as warehouse:
-        waiting = waiting_in_kafka("default", stream.bootstrap, stream.topic, None)
+        group = group_of("default")
+        settings = KafkaSettings(stream.bootstrap, stream.topic, group, splits=1)
         monitor = Monitor(
             warehouse,
             "default",
             clock=lambda: datetime.now(UTC),
-            waiting=waiting,
+            waiting=waiting_in_kafka(settings),
             patience=PATIENCE,
         )
         keys = KeyStore(stream.folder / "keys.json")
@@ -54,9 +68,16 @@ def test_a_stream_that_is_frozen_is_red_until_it_goes_on(stream: Stream, front: 
                 return found
 
             stream.send(events(31, 300))
-            under_way = stream.start(front, "--runner", "direct")
+            port = free_port()
+            under_way = stream.start(front, "--runner", "direct", "--metrics", port)
             stream.wait_for(300)
             until(lambda: not failing(), "a stream that works must be green")
+            until(lambda: asked(port, "/readyz")[0] == 200, "it must say so itself")
+            status, told = asked(port, "/metrics")
+            assert status == 200
+            assert 'beammeter_check_ok{check="lag",tenant="default"} 1.0' in told
+            assert 'beammeter_waiting_events{tenant="default"} 0.0' in told
+            assert asked(port, "/elsewhere")[0] == 404
             under_way.process.send_signal(signal.SIGSTOP)
             stream.send(events(32, 300))
             until(lambda: failing() == {"stream", "lag"}, "a frozen stream must turn red")
