@@ -116,8 +116,7 @@ function route() {
 }
 
 async function signedIn() {
-  state.session = await get("/dashboard/session");
-  state.catalog = await get("/v1/catalog");
+  [state.session, state.catalog] = await Promise.all([get("/dashboard/session"), get("/v1/catalog")]);
   document.getElementById("top").hidden = false;
   put(document.getElementById("tenant"), state.session.tenant);
   put(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -17,15 +16,14 @@ from typing import Any
 import pytest
 import yaml
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service as Driver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from service.dashboard_routes import POLICY
 from service.keys import RIGHTS, KeyStore
 from tests.conftest import or_skip
+from tests.service.browsers import headless
 from tests.service.world import CATALOG, SCRIPT, World
-from tests.services.fetch import Unavailable
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60
@@ -60,13 +58,6 @@ SENT = [
     ("wrong", "b/ra", "yesterday"),
 ]
 pytestmark = pytest.mark.services
-
-
-def programs() -> tuple[str, str]:
-    found = shutil.which("chromium"), shutil.which("chromedriver")
-    if found[0] is None or found[1] is None:
-        raise Unavailable("chromium and chromedriver must be on PATH (apt-get install chromium)")
-    return found[0], found[1]
 
 
 @dataclass
@@ -132,13 +123,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
-    chromium, driver = or_skip(programs)
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=Driver(driver))
+    opened = or_skip(headless)
     yield opened
     opened.quit()
 
