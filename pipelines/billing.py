@@ -19,7 +19,7 @@ import apache_beam as beam
 
 from meters.catalog import Catalog, Subscription
 from meters.catalog_file import catalog_hash
-from transforms.invoice_stages import RateParts, WriteDrafts, WriteResults
+from transforms.invoice_stages import RateParts, WriteDrafts, WriteResults, store_parts
 from transforms.invoices import Documents, PackedPart, Rating, without_customers
 from transforms.rating_pool import processors
 
@@ -58,7 +58,9 @@ class Billing:
 
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
-        parts = list(_parts(self.catalog, self.subscriptions))
+        # Beside the results, and not one of them.
+        parts = f"{self.results}.part"
+        count = store_parts(_parts(self.catalog, self.subscriptions), parts)
         rating = Rating(
             shared=without_customers(self.catalog),
             catalog_hash=catalog_hash(self.catalog),
@@ -68,11 +70,11 @@ class Billing:
             journal=self.journal,
             proposals=self.proposals,
         )
-        workers = self.workers or min(processors(), len(parts) // PARTS_EACH)
-        rate = RateParts(rating, warehouse=self.warehouse, workers=workers)
+        workers = self.workers or min(processors(), count // PARTS_EACH)
+        rate = RateParts(rating, parts=parts, warehouse=self.warehouse, workers=workers)
         documents = (
             pipeline
-            | "Customers" >> beam.Create(parts)
+            | "Parts" >> beam.Create(range(count))
             | "Spread" >> beam.Reshuffle()
             | "Rate" >> beam.ParDo(rate).with_output_types(Documents)
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 import apache_beam as beam
@@ -24,22 +24,33 @@ from transforms.rating_pool import RatingPool
 from warehouse.invoices import write_rows
 
 
-class PartCoder(Coder):  # type: ignore[misc]
+def store_parts(parts: Iterable[PackedPart], prefix: str) -> int:
+    """Write each part to a file, `PREFIX-INDEX`; returns how many there are.
+
+    Beam would compress them slowly with the pipeline that it hands over.
+    """
+    count = 0
+    for part in parts:
+        with FileSystems.create(f"{prefix}-{part.index:08}") as file:
+            file.write(part.content)
+        count += 1
+    return count
+
+
+class DocumentsCoder(Coder):  # type: ignore[misc]
     """Codes what travels between stages, where a runner does not fuse them."""
 
-    def encode(self, value: PackedPart | Documents) -> bytes:
+    def encode(self, value: Documents) -> bytes:
         """The pickled value."""
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
 
-    def decode(self, encoded: bytes) -> PackedPart | Documents:
+    def decode(self, encoded: bytes) -> Documents:
         """The value; from a worker of this pipeline alone."""
-        found: PackedPart | Documents = pickle.loads(encoded)  # noqa: S301
+        found: Documents = pickle.loads(encoded)  # noqa: S301
         return found
 
-    def estimate_size(self, value: PackedPart | Documents) -> int:
+    def estimate_size(self, value: Documents) -> int:
         """About the bytes in memory; Beam's own estimate would code the value once more."""
-        if isinstance(value, PackedPart):
-            return len(value.content)
         rows = 0 if value.rows is None else value.rows.headers.nbytes + value.rows.lines.nbytes
         return rows + sum(map(len, value.lines))
 
@@ -48,18 +59,18 @@ class PartCoder(Coder):  # type: ignore[misc]
         return False
 
 
-beam.coders.registry.register_coder(PackedPart, PartCoder)
-beam.coders.registry.register_coder(Documents, PartCoder)
+beam.coders.registry.register_coder(Documents, DocumentsCoder)
 
 
 class RateParts(beam.DoFn):  # type: ignore[misc]
-    """`PackedPart` -> `Documents`.
+    """The index of a part of `store_parts` -> `Documents`.
 
-    `workers` processes rate at the same time; with one, this process does.
+    `parts` is their prefix. `workers` processes rate at the same time; with one, this process does.
     """
 
-    def __init__(self, rating: Rating, *, warehouse: str, workers: int) -> None:
+    def __init__(self, rating: Rating, *, parts: str, warehouse: str, workers: int) -> None:
         self._rating = rating
+        self._parts = parts
         self._url = warehouse
         self._workers = workers
 
@@ -77,8 +88,10 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
         """Nothing is being rated yet."""
         self._pending: deque[Future[Documents]] = deque()
 
-    def process(self, part: PackedPart) -> Iterator[Documents]:
+    def process(self, index: int) -> Iterator[Documents]:
         """Rate the part, or have it rated while those before are written."""
+        with FileSystems.open(f"{self._parts}-{index:08}") as file:
+            part = PackedPart(index, file.read())
         if self._rater is not None:
             yield _counted(self._rater.rate(part))
         elif self._pool is not None:
