@@ -95,6 +95,10 @@ class Timeline:
         """Every step of a pipeline carries a timeline: a process prepares it once."""
         return _unpickled, tuple((at, catalog.pickled) for at, catalog in self.entries)
 
+    def with_last(self, catalog: Catalog) -> Catalog:
+        """All that any of the catalogs has; of what several have, that of `catalog`."""
+        return _together([*self.catalogs, catalog])
+
     def meter(self, tenant: str, events: pa.Table, *, report: bool = True) -> Metered:
         """Project a batch of `EVENT_SCHEMA` by the catalogs of its events.
 

@@ -49,7 +49,7 @@ def catalog_to_read(warehouse: Warehouse, tenant: str, catalog: Catalog) -> Cata
     stored = stored_timeline(warehouse, tenant)
     if stored is None:
         return catalog
-    return Timeline([*stored.entries, (HOUR_US, catalog)]).everything
+    return stored.with_last(catalog)
 
 
 def begin(warehouse: Warehouse, tenant: str, catalog: Catalog) -> Timeline:

@@ -5,11 +5,13 @@ app = create_app(Service(settings, KeyStore(path), catalog, warehouse))
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from fastapi import APIRouter, Depends, FastAPI
 
+from meters.errors import WarehouseError
 from service import (
     bill_routes,
     dashboard_routes,
@@ -20,12 +22,14 @@ from service import (
     usage_routes,
 )
 from service.access import anyone
-from service.context import Service
+from service.catalogs import ServedCatalogs
+from service.context import Service, now
 from service.errors import add_handlers
 from service.front import Front
 from service.metrics import CountRequests
 from service.request_ids import RequestIds
 from service.traces import Traces
+from transforms.catalogs import POLL_SECONDS
 from warehouse import tracing
 
 DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
@@ -97,7 +101,21 @@ def _life(service: Service) -> AbstractAsyncContextManager[None]:
             yield
             return
         await intake.start()
+        learning = None
+        if service.catalogs is not None:
+            learning = asyncio.create_task(_learn(service.catalogs))
         yield
+        if learning is not None:
+            learning.cancel()
         await intake.close()
 
     return life()
+
+
+async def _learn(catalogs: ServedCatalogs) -> None:
+    """Keep what is known of the catalogs new for the routes that do not ask the warehouse."""
+    while True:
+        # What reads says so where the warehouse is away; what takes events goes on without.
+        with suppress(WarehouseError):
+            await asyncio.to_thread(catalogs.at, now())
+        await asyncio.sleep(POLL_SECONDS)

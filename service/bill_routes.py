@@ -71,10 +71,10 @@ def preview(
     finalized one as it was finalized. What the period that goes on comes to is at
     `/v1/customers/ID/periods`.
     """
-    known("customer", customer, read.catalog.customers_by_id)
+    known("customer", customer, read.billing.customers_by_id)
     when = instant("as_of", as_of) or now()
     with read.journal() as journal:
-        found = preview_invoices(read.catalog, read.warehouse, read.tenant, customer, when, journal)
+        found = preview_invoices(read.billing, read.warehouse, read.tenant, customer, when, journal)
     return json_answer({"as_of": format_instant(when), "items": found})
 
 
@@ -135,9 +135,9 @@ def current(
     `to_date` is the next invoice if nothing more were used, `projected` if the rest of the
     period were like its beginning. Both are previews; nothing is written.
     """
-    known("customer", customer, read.catalog.customers_by_id)
+    known("customer", customer, read.billing.customers_by_id)
     when = instant("at", at) or now()
-    found = open_periods(read.catalog, read.warehouse, read.tenant, customer, when)
+    found = open_periods(read.billing, read.warehouse, read.tenant, customer, when)
     return json_answer(
         {"at": format_instant(when), "items": [_period(each, when) for each in found]}
     )
@@ -155,10 +155,10 @@ def credits_of(
     says whether the journal has the grant; one that it has not is listed once it has started
     by `at`. `kind` is null for one that the catalog has no more.
     """
-    known("customer", customer, read.catalog.customers_by_id)
+    known("customer", customer, read.billing.customers_by_id)
     when = instant("at", at) or now()
     with read.journal() as journal:
-        found = credit_balances(journal, read.catalog, read.tenant, customer, when)
+        found = credit_balances(journal, read.billing, read.tenant, customer, when)
     return json_answer({"at": format_instant(when), "items": [_balance(each) for each in found]})
 
 

@@ -13,6 +13,7 @@ from fastapi import Request
 from journal.journal import Journal
 from meters.catalog import Catalog
 from service.bodies import Room
+from service.catalogs import ServedCatalogs
 from service.health import Monitor
 from service.idempotency import Answers
 from service.intake import Intake
@@ -36,7 +37,7 @@ def now() -> datetime:
 
 @dataclass
 class Service:
-    """One server: its settings, keys, catalog and warehouse.
+    """One server: its settings, keys, the catalog that it was given, and the warehouse.
 
     A server that only takes events may have no catalog and no warehouse, and then no monitor.
     With `only_tenant` it takes those of one tenant, as its own pipeline works for that one alone.
@@ -59,6 +60,10 @@ class Service:
     replay: Replaying | None = None
 
     def __post_init__(self) -> None:
+        self.catalogs: ServedCatalogs | None = None
+        if self.catalog is not None and self.warehouse is not None:
+            tenant = self.settings.tenant
+            self.catalogs = ServedCatalogs(self.catalog, tenant, self.warehouse)
         if self.warehouse is not None and self.monitor is None:
             self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now)
         outcomes = None if self.intake is None else self.intake.outcomes

@@ -14,7 +14,6 @@ import msgspec
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from meters.catalog import Catalog
 from service import event_formats, ingest_openapi
 from service.access import Caller, allowed, check_rate
 from service.context import Service, service_of
@@ -74,7 +73,7 @@ async def ingest_events(request: Request, caller: Writer, service: Served) -> Re
 async def ingest_peers(request: Request, caller: Writer, service: Served) -> Response:
     """Take CloudEvents, as OpenMeter's clients send them, or one event of Lago's clients."""
     kind = _content_type(request, JSON, CLOUD_EVENT, CLOUD_EVENTS)
-    customers = _customers(service.catalog)
+    customers = _customers(service)
 
     def choose(body: bytes) -> _Format:
         if kind == JSON and event_formats.is_lago(body):
@@ -92,7 +91,7 @@ async def ingest_peers(request: Request, caller: Writer, service: Served) -> Res
 async def ingest_lago_batch(request: Request, caller: Writer, service: Served) -> Response:
     """Take many events of Lago's clients."""
     _content_type(request, JSON)
-    customers = _customers(service.catalog)
+    customers = _customers(service)
 
     def read(body: bytes) -> Items[Event]:
         return event_formats.lago_batch(body, customers)
@@ -248,8 +247,10 @@ def _content_type(request: Request, *known: str) -> str:
     return given
 
 
-def _customers(catalog: Catalog | None) -> Callable[[str], str | None]:
-    """The customer of each subscription."""
+def _customers(service: Service) -> Callable[[str], str | None]:
+    """The customer of each subscription, in the catalogs that this server knows."""
+    served = service.catalogs
+    catalog = service.catalog if served is None else served.known.reading
 
     def customer(subscription: str) -> str | None:
         found = None if catalog is None else catalog.subscriptions_by_id.get(subscription)

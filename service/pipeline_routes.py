@@ -90,7 +90,7 @@ def traced(
     customer: Name | None = None,
 ) -> Response:
     """One event's way: copies, quarantine, meters, bucket, usage row, period, invoice line."""
-    found = trace(read.catalog, read.warehouse, read.tenant, event_id, customer)
+    found = trace(read.in_time, read.warehouse, read.tenant, event_id, customer)
     if not found:
         raise ApiError(404, "not_found", f"no event has the id {event_id!r}")
     return json_answer({"id": event_id, "items": found})

@@ -17,6 +17,7 @@ from meters.scalars import canonical_json, is_json, parse_json
 from meters.timestamps import END_OF_TIME, FIRST_INSTANT, parse_timestamp
 from meters.zones import zone_info
 from service.access import Caller, allowed
+from service.catalogs import InTime, ServedCatalogs
 from service.context import Service, now, service_of
 from service.errors import ApiError, Fault, invalid
 from warehouse.client import Warehouse
@@ -28,10 +29,10 @@ MOST_TEXT = 1024
 
 @dataclass(frozen=True)
 class Reader:
-    """Who reads, and what: a tenant's catalog and warehouse."""
+    """Who reads, and what: a tenant's catalogs and warehouse."""
 
     caller: Caller
-    catalog: Catalog
+    catalogs: ServedCatalogs
     warehouse: Warehouse
     open_journal: Callable[[], AbstractContextManager[Journal | None]]
 
@@ -39,6 +40,21 @@ class Reader:
     def tenant(self) -> str:
         """Whose data is read."""
         return self.caller.tenant
+
+    @property
+    def in_time(self) -> InTime:
+        """The catalogs as they are now."""
+        return self.catalogs.at(now())
+
+    @property
+    def catalog(self) -> Catalog:
+        """What usage is read by."""
+        return self.in_time.reading
+
+    @property
+    def billing(self) -> Catalog:
+        """What is billed by."""
+        return self.in_time.billing
 
     @contextmanager
     def journal(self) -> Iterator[Journal | None]:
@@ -70,9 +86,9 @@ async def admin(
 
 def _reader(caller: Caller, service: Service) -> Reader:
     caller.check_tenant(service.settings.tenant)
-    if service.catalog is None or service.warehouse is None:
+    if service.catalogs is None or service.warehouse is None:
         raise ApiError(503, "no_warehouse", "this server takes events and has no warehouse")
-    return Reader(caller, service.catalog, service.warehouse, service.journal)
+    return Reader(caller, service.catalogs, service.warehouse, service.journal)
 
 
 Reads = Annotated[Reader, Depends(reader)]

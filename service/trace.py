@@ -24,6 +24,7 @@ from meters.readings import reading_of
 from meters.scalars import canonical_json, parse_json
 from meters.timestamps import format_instant
 from service.answers import shown
+from service.catalogs import InTime
 from service.summaries import value_of
 from warehouse import event_lookup
 from warehouse.client import Warehouse
@@ -32,19 +33,20 @@ Row = dict[str, Any]
 
 
 def trace(
-    catalog: Catalog, warehouse: Warehouse, tenant: str, event_id: str, customer: str | None
+    catalogs: InTime, warehouse: Warehouse, tenant: str, event_id: str, customer: str | None
 ) -> list[Row]:
     """One trace for each customer that has the id; an empty list where nobody has.
 
     `status` is `accepted`, `conflict` (copies with other content came), `unmetered` (no
-    meter counts it), or `quarantined` (no copy was accepted).
+    meter counts it), or `quarantined` (no copy was accepted). Meters and attribution are
+    those of the catalog that meters its hour. What a replay has settled has `settled_at`.
     """
     copies = event_lookup.event_copies(warehouse, tenant, event_id, customer)
     refusals = event_lookup.event_refusals(warehouse, tenant, event_id, customer)
     owners = [str(row["external_customer_id"]) for row in (*copies, *refusals)]
     return [
         _of_customer(
-            catalog,
+            catalogs,
             warehouse,
             tenant,
             owner,
@@ -56,7 +58,7 @@ def trace(
 
 
 def _of_customer(
-    catalog: Catalog,
+    catalogs: InTime,
     warehouse: Warehouse,
     tenant: str,
     customer: str,
@@ -75,6 +77,7 @@ def _of_customer(
             "meters": [],
         }
     counted = copies[0]
+    catalog = catalogs.metering(customer, counted["timestamp"])
     meters = []
     if customer in catalog.customers_by_id:
         attribution = Attribution(catalog)

@@ -29,10 +29,17 @@ LIMIT 1000
 """
 
 _QUARANTINED = f"""
-SELECT origin, origin_row, toString(reason) AS reason, toString(meter) AS meter, field, detail,
-    external_customer_id, quarantined_at
-FROM quarantine FINAL
-WHERE tenant_id = {{tenant:String}} AND event_id = {{event:String}} AND {_CUSTOMER}
+SELECT origin, origin_row, toString(q.reason) AS reason, toString(q.meter) AS meter, field,
+    detail, external_customer_id, quarantined_at,
+    if(s.settled_at < quarantined_at, NULL, s.settled_at) AS settled_at
+FROM (
+    SELECT * FROM quarantine FINAL
+    WHERE tenant_id = {{tenant:String}} AND event_id = {{event:String}} AND {_CUSTOMER}
+) AS q
+LEFT JOIN (
+    SELECT origin, origin_row, meter, reason, settled_at FROM quarantine_settled FINAL
+    WHERE tenant_id = {{tenant:String}}
+) AS s USING (origin, origin_row, meter, reason)
 ORDER BY quarantined_at, origin, origin_row, meter, reason
 LIMIT 1000
 """
@@ -78,7 +85,7 @@ def event_copies(warehouse: Warehouse, tenant: str, event: str, customer: str | 
 def event_refusals(
     warehouse: Warehouse, tenant: str, event: str, customer: str | None
 ) -> list[Row]:
-    """What is in quarantine under this id."""
+    """What is in quarantine under this id; `settled_at` where a replay has settled it since."""
     return warehouse.query_rows(
         _QUARANTINED, {"tenant": tenant, "event": event, "customer": customer}
     )

@@ -100,6 +100,9 @@ def test_a_corrected_payload_is_counted_once_and_leaves_the_quarantine(refused: 
         assert calls(refused) == 4
     trace = refused.read("/v1/events/trace", id="early")["items"][0]
     assert trace["status"] == "accepted"
+    assert [row["settled_at"] is None for row in trace["quarantined"]] == [False]
+    (open_one,) = refused.read("/v1/events/trace", id="text")["items"]
+    assert {row["settled_at"] for row in open_one["quarantined"]} == {None}
 
 
 def test_what_is_still_wrong_stays(refused: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from service import http_protocol
 from service.app import create_app
@@ -19,6 +19,7 @@ from service.keys import KeyStore
 from service.settings import Limits, Settings
 from tests.service.servers import Server
 from tests.service.sites import Kept, Site, site
+from tests.service.world import World
 
 ROUTES = ("/v1/events", "/v1/events/bulk", "/api/v1/events", "/api/v1/events/batch")
 
@@ -33,10 +34,10 @@ def test_no_route_takes_events_without_a_key_or_with_too_few_rights(here: Site) 
     _, reader = here.keys.create("default", ["read"])
     here.keys._checked = 0.0
     for path in ROUTES:
-        for given, status in (("", 401), ("bm_1_2", 401), (reader, 403)):
-            got = here.post(path, b"[" * 10, x_api_key=given)
+        for word, status in (("", 401), ("bm_1_2", 401), (reader, 403)):
+            got = here.post(path, b"[" * 10, x_api_key=word)
             assert got.status_code == status, path
-            assert given == "" or given not in got.text
+            assert word == "" or word not in got.text
     assert not here.events
 
 
@@ -183,3 +184,29 @@ def test_whatever_comes_is_answered_as_the_openapi_file_says(case: schemathesis.
     if case.method != "POST":
         documented = {"405": None}
     assert str(response.status_code) in documented, response.text
+
+
+def test_whatever_is_asked_is_answered_or_refused_with_what_is_wrong(world: World) -> None:
+    served = schemathesis.openapi.from_asgi("/openapi.json", world.client.app)
+    operations = [each.ok() for each in served.include(path_regex="^/v1/").get_all_operations()]
+    assert len(operations) > 15
+
+    def answers(case: schemathesis.Case) -> None:
+        response = case.call(headers={"x-api-key": world.key_for_everything})
+        if response.status_code < 400:
+            return
+        found = response.json()
+        assert response.status_code < 500 or found["code"] == "no_replay", response.text
+        assert found["status"] == response.status_code
+        assert found["detail"]
+        if response.status_code in (400, 422):
+            assert all(fault["expected"] for fault in found["errors"])
+
+    few = settings(
+        max_examples=8,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    for operation in operations:
+        few(given(operation.as_strategy())(answers))()

@@ -177,6 +177,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.reader = self.key("read")
+        self.key_for_everything = self.key("admin")
 
 
 @contextmanager
