@@ -83,7 +83,8 @@ def _merged(
         ["meter", *by],
         zone=zone,
         group=group,
-        distinct=any(meter.aggregation == "unique_count" for meter in meters),
+        aggregations={meter.aggregation for meter in meters},
+        counted=[meter.id for meter in meters if meter.aggregation == "unique_count"],
         greatest=asked.aggregation if asked and top else None,
         limit=top or MOST_BUCKETS,
     )
@@ -120,6 +121,7 @@ def _bucketed(
         chosen,
         ["customer", "subscription", "bucket", *(name for name in by if name in STEPS)],
         zone=zone,
+        aggregations={meter.aggregation},
         limit=MOST_BUCKETS,
     ).to_pylist()
     results: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

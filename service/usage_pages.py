@@ -80,8 +80,8 @@ def usage_page(
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
     for series in _batches(warehouse, tenant, listed, after):
         # What was carried into the span comes from rows before it.
-        old = [each for each in series if each.meter in carrying]
-        new = [each for each in series if each.meter not in carrying]
+        old = [each for each in series if selection.start is None or each.meter in carrying]
+        new = [each for each in series if each not in old]
         rows = pl.concat(
             from_stored(rows_of_series(warehouse, tenant, chosen, each))
             for chosen, each in ((ever, old), (selection, new))

@@ -40,11 +40,11 @@ _WINNERS = f"""
         SELECT s.span AS span, if({{by_group:Bool}}, u.group_key, '{{}}') AS merged_group, u.*
         FROM (
             SELECT {ROW} FROM usage FINAL
-            WHERE tenant_id = {{tenant:String}}
+            PREWHERE tenant_id = {{tenant:String}}
                 AND external_customer_id IN (SELECT customer FROM spans)
                 AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
                 AND bucket_start < {{last:DateTime64(6, 'UTC')}}
-                AND events > 0
+            WHERE events > 0
         ) AS u
         INNER JOIN spans AS s
             ON u.external_customer_id = s.customer AND u.external_subscription_id = s.subscription

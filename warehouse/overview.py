@@ -10,7 +10,7 @@ side by side here. `max`, `min` and `latest` are those of all customers together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, get_args
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow as pa
 from meters.catalog import Aggregation
 from meters.scalars import canonical_json
 from warehouse.client import Warehouse
-from warehouse.parameters import Value
+from warehouse.parameters import Value, json_list
 from warehouse.queries import KEY
 from warehouse.usage_series import Selection
 
@@ -60,23 +60,35 @@ _ORDERS: dict[Aggregation, str] = {
     "percentile": "events",
 }
 
+_NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
+
+_STATE: dict[str, tuple[frozenset[Aggregation], str, str]] = {
+    "sum": (frozenset({"sum", "avg"}), "sum(w.sum)", "CAST(0 AS Decimal(76, 12))"),
+    "min": (frozenset({"min"}), "min(w.min)", _NO_NUMBER),
+    "max": (frozenset({"max"}), "max(w.max)", _NO_NUMBER),
+    "latest_value": (
+        frozenset({"latest"}),
+        "if(countIf(w.latest_at IS NOT NULL) > 0, maxIf("
+        "tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)), "
+        "w.latest_at IS NOT NULL).3, NULL)",
+        _NO_NUMBER,
+    ),
+}
+"""A column of the state: who needs it, how it is merged, and what stands for it otherwise."""
+
+# Conditions on columns of the sorting key stand in PREWHERE (`warehouse.usage_series`).
 _SUMMARY = f"""
 WITH
     winners AS (
         SELECT {{keys}}, {KEY}, revision, events, sum, min, max,
             latest_at, latest_id, latest_value
-        FROM usage FINAL WHERE {{where}} AND events > 0
+        FROM usage FINAL PREWHERE {{where}} WHERE events > 0
     ),
     merged AS (
-        SELECT {{names}}, sum(w.events) AS events, sum(w.sum) AS sum, min(w.min) AS min,
-            max(w.max) AS max,
-            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
-                w.latest_at IS NOT NULL) AS latest,
-            countIf(w.latest_at IS NOT NULL) AS latests
+        SELECT {{names}}, sum(w.events) AS events, {{state}}
         FROM winners AS w GROUP BY {{names}}
     )
-SELECT {{names}}, events, sum, min, max,
-    if(latests > 0, latest.3, NULL) AS latest_value, {{distinct}} AS distinct
+SELECT {{names}}, events, sum, min, max, latest_value, {{distinct}} AS distinct
 FROM merged {{join}}
 ORDER BY {{order}} LIMIT {{{{limit:UInt32}}}}
 """
@@ -85,9 +97,13 @@ _DISTINCT = f"""
 LEFT JOIN (
     SELECT {{names}}, uniqExact(v.value_hash) AS values
     FROM (
-        SELECT {KEY}, revision, value_hash FROM usage_values WHERE {{where}}
+        SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
     ) AS v
-    INNER JOIN winners AS w USING ({KEY}, revision)
+    INNER JOIN (
+        SELECT * FROM winners WHERE toString(meter) IN (
+            SELECT arrayJoin(JSONExtract({{{{counted:String}}}}, 'Array(String)'))
+        )
+    ) AS w USING ({KEY}, revision)
     GROUP BY {{names}}
 ) AS counted USING ({{names}})
 """
@@ -101,28 +117,35 @@ def usage_summary(
     *,
     zone: str = "UTC",
     group: str | None = None,
-    distinct: bool = False,
+    aggregations: Collection[Aggregation],
+    counted: Sequence[str] = (),
     greatest: Aggregation | None = None,
     limit: int = 10_000,
 ) -> pa.Table:
     """The merged state by `by`: at least one dimension, `group` being the property's value.
 
     Columns: one for each dimension under its name, then `events`, `sum`, `min`, `max`,
-    `latest_value`, and `distinct` where it is asked for, else null. With `greatest`, the rows
-    with the greatest value of that aggregation come first, otherwise they are sorted by
-    their keys. A group is JSON text, empty where the meter has no such property.
+    `latest_value` as far as `aggregations` need them (else 0 or null), and `distinct` of the
+    meters that are `counted`, else null. With `greatest`, the rows with the greatest value of
+    that aggregation come first, otherwise they are sorted by their keys. A group is JSON text,
+    empty where the meter has no such property.
     """
     where, values = selection.where(tenant)
     names = [f"by_{name}" for name in by]
     keys = ", ".join(f"{_DIMENSIONS[name]} AS by_{name}" for name in by)
     listed = ", ".join(names)
     order = f"{_ORDERS[greatest]} DESC, {listed}" if greatest else listed
+    state = ", ".join(
+        f"{merged if users.intersection(aggregations) else otherwise} AS {name}"
+        for name, (users, merged, otherwise) in _STATE.items()
+    )
     sql = _SUMMARY.format(
+        state=state,
         keys=keys,
         names=listed,
         where=where,
-        distinct="counted.values" if distinct else "CAST(NULL AS Nullable(UInt64))",
-        join=_DISTINCT.format(names=listed, where=where) if distinct else "",
+        distinct="counted.values" if counted else "CAST(NULL AS Nullable(UInt64))",
+        join=_DISTINCT.format(names=listed, where=where) if counted else "",
         order=order,
     )
     given: dict[str, Value] = {**values, "limit": limit}
@@ -130,5 +153,7 @@ def usage_summary(
         given["zone"] = zone
     if "group" in by:
         given["group"] = canonical_json(group or "")[1:-1]
+    if counted:
+        given["counted"] = json_list(counted)
     found = warehouse.query_arrow(sql, given)
     return found.rename_columns([name.removeprefix("by_") for name in found.column_names])
