@@ -122,7 +122,8 @@ class ShardWork:
         if shard.pending_rows >= MOST_PENDING:
             return True
         waited = time.monotonic() - shard.flushed_at
-        return delivery.tick and waited >= 0.8 * self._options.flush_seconds
+        # A split that is drained may never tick again: its buckets are given away now.
+        return delivery.tick and (delivery.drained or waited >= 0.8 * self._options.flush_seconds)
 
     def flush(self, number: int, shard: Shard, splits: int) -> Effects:
         """Count what is pending, write what changed, close what is over."""

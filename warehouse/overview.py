@@ -100,13 +100,13 @@ LEFT JOIN (
         SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
     ) AS v
     INNER JOIN (
-        SELECT * FROM winners WHERE toString(meter) IN (
-            SELECT arrayJoin(JSONExtract({{{{counted:String}}}}, 'Array(String)'))
-        )
+        SELECT {{keys}}, {KEY}, revision FROM usage FINAL PREWHERE {{where}} WHERE events > 0
     ) AS w USING ({KEY}, revision)
     GROUP BY {{names}}
 ) AS counted USING ({{names}})
 """
+
+_COUNTED = "meter IN (SELECT arrayJoin(JSONExtract({counted:String}, 'Array(String)')))"
 
 
 def usage_summary(
@@ -139,13 +139,14 @@ def usage_summary(
         f"{merged if users.intersection(aggregations) else otherwise} AS {name}"
         for name, (users, merged, otherwise) in _STATE.items()
     )
+    join = _DISTINCT.format(keys=keys, names=listed, where=f"{where} AND {_COUNTED}")
     sql = _SUMMARY.format(
         state=state,
         keys=keys,
         names=listed,
         where=where,
         distinct="counted.values" if counted else "CAST(NULL AS Nullable(UInt64))",
-        join=_DISTINCT.format(names=listed, where=where) if counted else "",
+        join=join if counted else "",
         order=order,
     )
     given: dict[str, Value] = {**values, "limit": limit}

@@ -200,21 +200,34 @@ def test_the_local_pipeline_is_exact_through_kills(tmp_path: Path) -> None:
         assert counted == len(total)
         assert set(load.acknowledged) <= total
         assert {f"more{sent}-{number}" for number in range(500)} <= total
+        assert not owns(server), "what has ended owns no bucket"
+    server.start()
+    assert server.end() == 0
+    assert not owns(server), "nor where no event came"
 
 
 def counted_ids(server: Server) -> set[str]:
     """The ids of all raw events."""
+    return asked(server, "SELECT DISTINCT event_id FROM events")
+
+
+def owns(server: Server) -> set[str]:
+    """The shards of the stream that own buckets, so that repair must leave these alone."""
+    return asked(server, "SELECT shard FROM progress FINAL WHERE owned = 1")
+
+
+def asked(server: Server, sql: str) -> set[str]:
+    """The first column of what the warehouse answers once the server has ended."""
     code = (
         "import sys\n"
         "from warehouse.client import Warehouse\n"
         "with Warehouse.connect(sys.argv[1]) as w:\n"
-        "    for row in w.query_rows('SELECT DISTINCT event_id FROM events'):\n"
-        "        print(row['event_id'])\n"
+        "    for row in w.query_rows(sys.argv[2]):\n"
+        "        print(next(iter(row.values())))\n"
     )
     url = f"chdb://{server.folder / 'data'}"
-    done = subprocess.run(
-        [sys.executable, "-c", code, url], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    command = [sys.executable, "-c", code, url, sql]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return set(done.stdout.split())
 
 

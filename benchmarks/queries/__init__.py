@@ -1,0 +1,1 @@
+"""How fast usage is answered over HTTP."""
