@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -95,12 +96,14 @@ class Command:
     def start(self, *more: str, behind: tuple[str, ...] = ()) -> None:
         """Start it; `behind` are options of Beam."""
         words = self._words("stream", *self._where, *more, *(("--", *behind) if behind else ()))
-        self._running = subprocess.Popen(words, cwd=ROOT, stdout=self._log, stderr=self._log)
+        self._running = subprocess.Popen(
+            words, cwd=ROOT, stdout=self._log, stderr=self._log, start_new_session=True
+        )
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL, to Prism as well where it runs in the command."""
         assert self._running is not None
-        self._running.kill()
+        os.killpg(self._running.pid, signal.SIGKILL)
         self._running.wait()
 
     def end(self) -> None:
@@ -145,12 +148,17 @@ class Faults:
 
         `inject` is called with what it must call once the thing is down.
         """
-        # Each has its share of the events, so that some are always on their way.
+        # Each has its share of the events, half of it kept for when the thing is down.
         self._wait(lambda: self._front.stored() > 0)
-        self._sender.allow((len(self.table) + 1) / (self._count + 1))
+        self._sender.allow((len(self.table) + 0.5) / (self._count + 1))
         time.sleep(self._random.uniform(1, 6))
         down: list[tuple[int, float]] = []
-        inject(lambda: down.append((self._sender.unique, time.monotonic())))
+
+        def is_down() -> None:
+            down.append((self._sender.unique, time.monotonic()))
+            self._sender.allow((len(self.table) + 1) / (self._count + 1))
+
+        inject(is_down)
         [(before, began)] = down
         self._wait(lambda: self._front.stored() > before)
         self.table.append((name, time.monotonic() - began))

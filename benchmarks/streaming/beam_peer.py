@@ -4,20 +4,24 @@
                     -> by identity -> the first copy, by Beam's state
                     -> by (customer, region) in hours -> CombineFns -> rows in batches
 
-`python -m benchmarks.streaming.beam_peer --topic T --events N` reads the first N messages
-of a topic that `benchmarks.streaming.run fill` made. Events carry what the meters need and
-no more; nothing is quarantined, late or billed, and there are no checkpoints.
+`python -m benchmarks.streaming.beam_peer --topic T` reads a topic that
+`benchmarks.streaming.run fill` made; every state of Prism is in memory, so a few hundred
+thousand messages are enough. The clock runs from the first message read to the last row
+written. Events carry what the meters need and no more; nothing is quarantined, late or
+billed, and there are no checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -38,7 +42,11 @@ from tests.services import prism
 from tests.services.kafka import Kafka
 from warehouse.client import Warehouse
 
-_COUNTED = "SELECT sum(calls) AS calls FROM peer_usage"
+_COUNTED = """
+SELECT (SELECT count() FROM peer_events) AS read,
+    (SELECT uniqExact(customer, id) FROM peer_events) AS unique,
+    (SELECT sum(calls) FROM peer_usage) AS counted
+"""
 _RAW = """
 CREATE TABLE peer_events (id String, customer String, body String)
 ENGINE MergeTree ORDER BY id
@@ -51,22 +59,24 @@ ENGINE MergeTree ORDER BY customer
 Event = tuple[str, str, str, str]
 """(event id, customer, region, tokens)."""
 
+BEGAN: list[float] = []
+"""When each partition was begun; workers are threads of this process."""
+
 
 class Read(beam.DoFn):  # type: ignore[misc]
-    """Number of a partition -> its first messages."""
+    """Number of a partition -> its messages."""
 
-    def __init__(self, bootstrap: str, topic: str, most: int) -> None:
+    def __init__(self, bootstrap: str, topic: str) -> None:
         self._bootstrap = bootstrap
         self._topic = topic
-        self._most = most
 
     def process(self, partition: int) -> Iterator[bytes]:
         """One partition."""
         settings = {"bootstrap.servers": self._bootstrap, "group.id": uuid.uuid4().hex}
         consumer = Consumer(settings)
         consumer.assign([TopicPartition(self._topic, partition, 0)])
-        _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, partition))
-        left = min(self._most, end)
+        _, left = consumer.get_watermark_offsets(TopicPartition(self._topic, partition))
+        BEGAN.append(time.monotonic())
         while left:
             for message in consumer.consume(min(left, 1000), 1.0):
                 left -= 1
@@ -162,26 +172,30 @@ def main() -> None:
     """Run it once and print the rate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--topic", required=True)
-    parser.add_argument("--events", type=int, default=100_000)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Kafka() as kafka:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        kafka = stack.enter_context(Kafka())
         url = f"chdb://{Path(folder) / 'warehouse'}"
-        with Warehouse.connect(url) as warehouse:
-            warehouse.command(_RAW)
-            warehouse.command(_USAGE)
-            options = PipelineOptions(
-                ["--runner=PrismRunner", f"--prism_location={prism.path()}"],
-                environment_type="LOOPBACK",
-            )
-            read = Read(kafka.bootstrap, given.topic, given.events // PARTITIONS)
-            began = time.monotonic()
-            with beam.Pipeline(options=options) as pipeline:
-                build(pipeline, read, url)
-            seconds = time.monotonic() - began
-            counted = warehouse.query_rows(_COUNTED)[0]["calls"]
-    found = {"events": given.events, "seconds": round(seconds, 1), "counted": counted}
-    rate = round(given.events / seconds)
-    print(json.dumps({**found, "rate": rate, "load": round(os.getloadavg()[0], 1)}))
+        warehouse = stack.enter_context(Warehouse.connect(url))
+        warehouse.command(_RAW)
+        warehouse.command(_USAGE)
+        options = PipelineOptions(
+            ["--runner=PrismRunner", f"--prism_location={prism.path()}"],
+            environment_type="LOOPBACK",
+        )
+        with beam.Pipeline(options=options) as pipeline:
+            build(pipeline, Read(kafka.bootstrap, given.topic), url)
+        seconds = time.monotonic() - min(BEGAN)
+        [counts] = warehouse.query_rows(_COUNTED)
+    found = {name: int(str(count)) for name, count in counts.items()}
+    exact = found["counted"] == found["unique"]
+    rate = round(found["read"] / seconds)
+    load = round(os.getloadavg()[0], 1)
+    print(json.dumps({"seconds": round(seconds, 1), "rate": rate, **found, "exact": exact}))
+    print(json.dumps({"load": load}), flush=True)
+    # Prism ends with the interpreter; the engine would not survive its end.
+    atexit._run_exitfuncs()
     os._exit(0)
 
 

@@ -27,6 +27,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ SELECT (SELECT count() FROM events FINAL WHERE startsWith(origin, 'kafka://')) A
     (SELECT toDateTime64(min(stored_at), 6, 'UTC') FROM events
         WHERE startsWith(origin, 'kafka://')) AS first,
     (SELECT max(updated_at) FROM usage) AS last
+"""
+_STORED = """
+SELECT toUnixTimestamp(stored_at) AS at, count() AS raw FROM events
+WHERE startsWith(origin, 'kafka://') GROUP BY at ORDER BY at
 """
 _SEEN = "SELECT sum(events) AS n FROM usage FINAL WHERE meter = 'calls'"
 
@@ -118,13 +123,29 @@ def rate(
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         with Warehouse.connect(url) as warehouse:
             (found,) = warehouse.query_rows(_COUNTED)
+            rows = warehouse.query_rows(_STORED)
         checkpoints = place.checkpoints
     seconds = (found["last"] - found["first"]).total_seconds()  # type: ignore[operator]
     read = int(str(found["read"]))
     counts = {"read": read, "raw": found["raw"], "counted": found["counted"]}
     exact = {"exact": found["raw"] == found["counted"]}
     state = {"preloaded": preloaded, "peak_gb": round(peak, 2), "checkpoints": checkpoints}
+    if preloaded:
+        stored = [(int(str(row["at"])), int(str(row["raw"]))) for row in rows]
+        state |= _after_loading(stored, found["last"].timestamp())  # type: ignore[union-attr]
     return {"seconds": seconds, "rate": round(read / seconds), **counts, **exact, **state}
+
+
+def _after_loading(stored: list[tuple[int, int]], last: float) -> dict[str, int]:
+    """The longest pause between raw rows, in which the shards loaded, and the rate behind it.
+
+    `stored` has the raw rows of each second in which some were stored, `last` when the last
+    usage row was written.
+    """
+    pauses = [(after[0] - at[0], after[0]) for at, after in pairwise(stored)]
+    pause, began = max(pauses)
+    rows = sum(raw for at, raw in stored if at >= began)
+    return {"loading_seconds": pause, "rate_after": round(rows / (last - began))}
 
 
 def latency(
