@@ -25,7 +25,7 @@ from billing.quantities import NO_USAGE, UsageOf, parts_of
 from billing.slot_lines import without_minimum
 from billing.slots import Segment, Slot
 from billing.tariffs import Tariff
-from billing.thresholds import candidates, final_parts, usage_end
+from billing.thresholds import candidates, usage_end
 from journal.journal import Journal
 from journal.records import NO_HISTORY, History
 from meters.buckets import day_of
@@ -39,7 +39,7 @@ from meters.timestamps import format_instant, parse_timestamp
 from meters.usage import from_stored
 from meters.zones import MICROSECOND
 from transforms.catalogs import stored_timeline
-from transforms.invoices import past_of, read_slots
+from transforms.invoices import past_of, read_slots, slots_until
 from transforms.quantities import Quantities
 from warehouse import queries
 from warehouse.client import Warehouse
@@ -94,19 +94,9 @@ def _slots(
 ) -> list[SlotUsage]:
     """The slots of the document's customer until its date, with the usage of open ones."""
     until = parse_timestamp(document["billing_date"])
-    final: list[Slot] = []
-    open_slots: list[Slot] = []
-    begun: list[Slot] = []
-    for entry in catalog.subscriptions:
-        if entry.customer != document["customer"]:
-            continue
-        for slot in due_slots(catalog, entry.id, until):
-            (final if past.is_final(slot, tenant) else open_slots).append(slot)
-        for slot in begun_slots(catalog, entry.id, until):
-            final += final_parts(slot, past, until)
-            if not past.is_final(slot, tenant):
-                begun.append(slot)
-    return [*((slot, ()) for slot in final), *read_slots(quantities, open_slots, begun, until)]
+    own = [each for each in catalog.subscriptions if each.customer == document["customer"]]
+    pasts = {str(document["customer"]): past}
+    return slots_until(quantities, catalog, own, pasts, tenant=tenant, as_of=until)
 
 
 def _replayed(

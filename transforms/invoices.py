@@ -10,7 +10,7 @@ the same result. What the journal has of a customer is final, and not rated agai
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -28,7 +28,7 @@ from billing.slots import Slot
 from billing.thresholds import candidates, final_parts, usage_end
 from journal.journal import Journal
 from journal.records import Document, History
-from meters.catalog import Catalog, Charge
+from meters.catalog import Catalog, Charge, Subscription
 from meters.collection import without_collection
 from meters.currencies import currency_exponent
 from meters.periods import Span
@@ -172,34 +172,21 @@ class Rater:
             self._journal.close()
 
     def _rated(self, part: Part) -> RatedPart:
-        slots = [
-            slot
-            for entry in part.catalog.subscriptions
-            for slot in due_slots(part.catalog, entry.id, self._as_of)
-        ]
         histories: dict[str, History] = {}
         if self._journal is not None:
             names = [customer.id for customer in part.catalog.customers]
             histories = self._journal.histories(self._tenant, names)
         pasts = {name: past_of(history) for name, history in histories.items()}
-        final: list[Slot] = []
-        open_slots: list[Slot] = []
-        for slot in slots:
-            past = pasts.get(slot.customer, NO_PAST)
-            (final if past.is_final(slot, self._tenant) else open_slots).append(slot)
         quantities = Quantities(part.catalog, self._warehouse, self._tenant, self._timeline)
-        begun: list[Slot] = []
-        for entry in part.catalog.subscriptions:
-            past = pasts.get(entry.customer, NO_PAST)
-            for slot in begun_slots(part.catalog, entry.id, self._as_of):
-                final += final_parts(slot, past, self._as_of)
-                if not past.is_final(slot, self._tenant):
-                    begun.append(slot)
-        usage = read_slots(quantities, open_slots, begun, self._as_of)
         customers: dict[str, list[SlotUsage]] = {}
-        for slot in final:
-            customers.setdefault(slot.customer, []).append((slot, ()))
-        for slot, used in usage:
+        for slot, used in slots_until(
+            quantities,
+            part.catalog,
+            part.catalog.subscriptions,
+            pasts,
+            tenant=self._tenant,
+            as_of=self._as_of,
+        ):
             customers.setdefault(slot.customer, []).append((slot, used))
         invoices: list[Invoice] = []
         entries: list[tuple[LedgerEntry, ...]] = []
@@ -219,7 +206,7 @@ class Rater:
                 invoices.append(invoice)
                 entries.append(moved)
             if name in histories:
-                finals += _final(histories[name], past, found, self._tenant)
+                finals += final_documents(histories[name], past, found, self._tenant)
         versions = {name: history.version for name, history in histories.items()}
         return RatedPart(invoices, entries, versions, finals)
 
@@ -250,7 +237,7 @@ def _instant(document: Document, name: str) -> datetime:
     return datetime.fromisoformat(str(document[name]))
 
 
-def _final(
+def final_documents(
     history: History, past: Past, slots: Sequence[SlotUsage], tenant: str
 ) -> Iterator[Document]:
     """The final documents of due slots."""
@@ -258,6 +245,33 @@ def _final(
         found = history.documents.get(past.slot(slot, tenant).invoice_id(tenant))
         if found is not None:
             yield found.document
+
+
+def slots_until(
+    quantities: Quantities,
+    catalog: Catalog,
+    subscriptions: Iterable[Subscription],
+    pasts: Mapping[str, Past],
+    *,
+    tenant: str,
+    as_of: datetime,
+) -> list[SlotUsage]:
+    """All slots of some subscriptions until `as_of`, as `bill_customer` takes them.
+
+    What is final in the past of its customer comes without usage, and goes first.
+    """
+    final: list[Slot] = []
+    open_slots: list[Slot] = []
+    begun: list[Slot] = []
+    for entry in subscriptions:
+        past = pasts.get(entry.customer, NO_PAST)
+        for slot in due_slots(catalog, entry.id, as_of):
+            (final if past.is_final(slot, tenant) else open_slots).append(slot)
+        for slot in begun_slots(catalog, entry.id, as_of):
+            final += final_parts(slot, past, as_of)
+            if not past.is_final(slot, tenant):
+                begun.append(slot)
+    return [*((slot, ()) for slot in final), *read_slots(quantities, open_slots, begun, as_of)]
 
 
 def read_slots(

@@ -1,7 +1,7 @@
 """What `bill --preview` says of one customer, without a pipeline.
 
-    customer -> due slots -> usage of those that are not final -> bill_customer -> documents
-                   `-- final in the journal -----------------------------------------^
+    customer -> slots -> usage of those that are not final -> bill_customer -> documents
+                  `-- final in the journal --------------------------------------^
 
 Nothing is written. The documents are those of the billing pipeline, since they are made by
 the same rules from the same usage and history.
@@ -12,13 +12,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from billing.customer import begun_slots, bill_customer, due_slots
+from billing.customer import bill_customer
 from billing.past import NO_PAST
 from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_hash
 from transforms.catalogs import stored_timeline
-from transforms.invoices import past_of, read_slots
+from transforms.invoices import final_documents, past_of, slots_until
 from transforms.quantities import Quantities
 from warehouse.client import Warehouse
 
@@ -38,16 +38,12 @@ def preview_invoices(
     """
     history = None if journal is None else journal.histories(tenant, [customer]).get(customer)
     past = NO_PAST if history is None else past_of(history)
-    own = [entry.id for entry in catalog.subscriptions if entry.customer == customer]
-    due = [slot for name in own for slot in due_slots(catalog, name, as_of)]
-    begun = [slot for name in own for slot in begun_slots(catalog, name, as_of)]
-    final = [slot for slot in due if past.is_final(slot, tenant)]
-    is_open = [slot for slot in due if not past.is_final(slot, tenant)]
     quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
-    used = read_slots(quantities, is_open, begun, as_of)
+    own = [entry for entry in catalog.subscriptions if entry.customer == customer]
+    slots = slots_until(quantities, catalog, own, {customer: past}, tenant=tenant, as_of=as_of)
     invoices = bill_customer(
         catalog,
-        [*((slot, ()) for slot in final), *used],
+        slots,
         tenant=tenant,
         status="preview",
         catalog_hash=catalog_hash(catalog),
@@ -55,11 +51,7 @@ def preview_invoices(
     )
     documents: list[dict[str, Any]] = [invoice.to_dict() for invoice in invoices]
     if history is not None:
-        # A slot that is billed at a threshold may be final as well.
-        for slot in (*final, *(slot for slot, _ in used)):
-            found = history.documents.get(past.slot(slot, tenant).invoice_id(tenant))
-            if found is not None:
-                documents.append(dict(found.document))
+        documents += map(dict, final_documents(history, past, slots, tenant))
     return sorted(
         documents, key=lambda d: (d["billing_date"], str(d["subscription"]), d["invoice_id"])
     )

@@ -10,10 +10,12 @@ import pytest
 
 from meters.catalog import Catalog
 from meters.errors import ConfigurationError
+from meters.timestamps import parse_timestamp
 from runners.journals import open_journal
 from tests.acceptance.samples import event
 from tests.pipelines.billed import Bills, adds_up
 from tests.pipelines.runs import Tenant
+from transforms.preview import preview_invoices
 
 Row = dict[str, Any]
 TIERS = [{"up_to": 10, "unit_amount": "1"}, {"unit_amount": "0.1"}]
@@ -82,6 +84,15 @@ def billed(documents: list[Row]) -> Decimal:
     return sum((Decimal(each["subtotal"]) for each in documents), Decimal(0))
 
 
+def of_acme(tenant: Tenant, site: Bills, as_of: str) -> list[Row]:
+    """What the service shows as a preview."""
+    when = parse_timestamp(as_of)
+    with open_journal(site.journal) as journal:
+        return preview_invoices(
+            tenant.catalog, tenant.warehouse, tenant.name, "acme", when, journal
+        )
+
+
 def test_thresholds_are_final_one_by_one_and_tiers_go_on(
     new_tenant: Callable[[Catalog], Tenant],
 ) -> None:
@@ -94,12 +105,13 @@ def test_thresholds_are_final_one_by_one_and_tiers_go_on(
     # An event of an hour that is billed already: it is part of what comes next.
     tenant.backfill([event(key, "acme", at, value) for key, at, value in LATER])
     previews = site.preview(END)
+    assert of_acme(tenant, site, END) == previews
     assert [each["subtotal"] for each in previews] == ["6.00", "7.40", "3.00"]
     found = site.finalize(END)
     assert facts(found) == FINAL
     assert [each["invoice_id"] for each in found] == [each["invoice_id"] for each in previews]
     assert len({line["line_id"] for each in found for line in each["lines"]}) == 5
-    assert site.finalize(END) == found == site.preview(END)
+    assert site.finalize(END) == found == site.preview(END) == of_acme(tenant, site, END)
     assert facts(site.preview("2026-03-11T00:00:00Z")) == FINAL[:1]
     # What came late is in the explanation of the invoice that bills it.
     kinds = [adds_up(site.explain(each), each) for each in found[1:]]
