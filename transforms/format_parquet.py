@@ -18,7 +18,7 @@ from transforms.format_text import Damaged
 from transforms.raw import BadRow, RawBatch
 from transforms.raw_columns import Projection, plan
 
-BATCH_ROWS = 32_768
+BATCH_ROWS = 65_536
 BATCH_BYTES = 256 * 1024 * 1024
 """Rows, and bytes before compression, that are in memory at a time."""
 

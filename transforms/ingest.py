@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 import numpy as np
-import polars as pl
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
@@ -45,9 +44,6 @@ COUNTS = "counts"
 INSERT_ROWS = 250_000
 """Rows gathered for one insert: few parts to merge, bounded memory."""
 
-CUT_ROWS = 250_000
-"""Slim rows cut together: the frames are few, and large enough to compress and to read well."""
-
 PREPARING = 2
 """Threads that decode and project; reading, Beam and the writer have their own."""
 
@@ -58,14 +54,14 @@ Keyed = tuple[int, Frame]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """One batch, decoded: what is stored, what is refused and what goes on."""
+    """One batch, decoded: what is stored, what is refused and what goes on, packed."""
 
     read: int
     refused: int
     rounded: int
     events: pa.Table
     quarantine: pa.Table
-    slim: pl.DataFrame
+    slim: list[Keyed]
 
 
 @beam.typehints.with_output_types(tuple[int, tuple[int, int, bytes]])
@@ -113,8 +109,6 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         """Forget what a bundle that failed has left."""
         self._counts: Counter[str] = Counter()
         self._ahead: deque[Future[_Prepared]] = deque()
-        self._cutting: deque[Future[list[Keyed]]] = deque()
-        self._slim: list[pl.DataFrame] = []
         self._events: list[pa.Table] = []
         self._refused: list[pa.Table] = []
 
@@ -123,24 +117,20 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         for batch in read_split(split, self._mapping):
             self._ahead.append(self._preparing.submit(self._prepare, batch))
             if len(self._ahead) > PREPARING:
-                self._take(self._ahead.popleft().result())
-            while len(self._cutting) > 1 or (self._cutting and self._cutting[0].done()):
-                yield from self._cutting.popleft().result()
+                yield from self._take()
 
     def finish_bundle(self) -> Iterator[object]:
         """Nothing is passed on before all raw rows of the bundle are written."""
         while self._ahead:
-            self._take(self._ahead.popleft().result())
-        self._flush()
-        self._cut()
-        while self._cutting:
-            for keyed in self._cutting.popleft().result():
+            for keyed in self._take():
                 yield GlobalWindows.windowed_value(keyed)
+        self._flush()
         self._writer.finish()
         yield TaggedOutput(COUNTS, GlobalWindows.windowed_value(dict(self._counts)))
 
-    def _take(self, part: _Prepared) -> None:
-        """Count a batch and gather it for the next insert and the next cut."""
+    def _take(self) -> list[Keyed]:
+        """Count the batch that was begun first and gather it for the next insert."""
+        part = self._ahead.popleft().result()
         self._counts.update({"read": part.read, "quarantined": part.refused, ROUNDED: part.rounded})
         progress.advance("read", part.read)
         progress.advance("quarantined", part.refused)
@@ -148,9 +138,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         self._refused.append(part.quarantine)
         if sum(table.num_rows for table in (*self._events, *self._refused)) >= INSERT_ROWS:
             self._flush()
-        self._slim.append(part.slim)
-        if sum(slim.height for slim in self._slim) >= CUT_ROWS:
-            self._cut()
+        return part.slim
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
         decoded = decode(batch.columns, self._tenant, batch.origin, batch.rows)
@@ -166,7 +154,10 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             rounded=projected.rounded,
             events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
-            slim=projected.slim,
+            slim=[
+                (shard, (part.height, part_slice, self._spill.put(pack(part))))
+                for shard, part_slice, part in cut(projected.slim, self._shards)
+            ],
         )
 
     def _within(self, events: pa.Table) -> pa.Table:
@@ -180,18 +171,6 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         if last is not None:
             keep &= at < last
         return events.filter(pa.array(keep)).combine_chunks()
-
-    def _cut(self) -> None:
-        """Cut what is gathered, on a thread, into frames by shard."""
-        if self._slim:
-            self._cutting.append(self._preparing.submit(self._frames, self._slim))
-            self._slim = []
-
-    def _frames(self, gathered: list[pl.DataFrame]) -> list[Keyed]:
-        return [
-            (shard, (part.height, part_slice, self._spill.put(pack(part))))
-            for shard, part_slice, part in cut(pl.concat(gathered), self._shards)
-        ]
 
     def _flush(self) -> None:
         """Write what is gathered, in the background."""
