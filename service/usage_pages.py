@@ -31,7 +31,8 @@ from warehouse.usage_series import (
     values_of_series,
 )
 
-# A page reads little at first and more each time that it was not enough.
+# A page reads about what it may show at first, and more each time that it was not enough.
+_ROWS_OF_A_CELL: dict[Granularity, int] = {"hour": 1, "day": 24, "period": 24 * 31}
 _FIRST_ROWS = 4_000
 _MOST_ROWS = 128_000
 _FIRST_CUSTOMERS = 8
@@ -78,7 +79,8 @@ def usage_page(
     carrying = {meter.id for meter in catalog.meters if meter.carries}
     ever = replace(selection, start=None)
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
-    for series in _batches(warehouse, tenant, listed, after):
+    first = max(_FIRST_ROWS, min(_MOST_ROWS, limit * _ROWS_OF_A_CELL[granularity]))
+    for series in _batches(warehouse, tenant, listed, after, first):
         # What was carried into the span comes from rows before it.
         old = [each for each in series if selection.start is None or each.meter in carrying]
         new = [each for each in series if each not in old]
@@ -102,11 +104,14 @@ def usage_page(
 
 
 def _batches(
-    warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None
+    warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None, most: int
 ) -> Iterator[list[Series]]:
-    """Series from that of the cursor on, in order, in batches that fit into memory."""
+    """Series from that of the cursor on, in order, in batches that fit into memory.
+
+    The first has about `most` rows.
+    """
     customer, more = "" if after is None else after.series.customer, True
-    most, customers = _FIRST_ROWS, _FIRST_CUSTOMERS
+    customers = _FIRST_CUSTOMERS
     while more:
         found, more = usage_series(
             warehouse, tenant, selection, from_customer=customer, customers=customers
