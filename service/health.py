@@ -191,7 +191,9 @@ class Monitor:
         seconds = max(0, round(silent.total_seconds()))
         if silent > self._patience:
             return Check("stream", False, f"a shard has been silent for {seconds} s")
-        return Check("stream", True, f"{len(found.shards)} shards, heard {seconds} s ago")
+        number = len(found.shards)
+        shards = "1 shard" if number == 1 else f"{number} shards"
+        return Check("stream", True, f"{shards}, heard {seconds} s ago")
 
     def _reading(self, found: Condition, waiting: Waiting | None) -> Check:
         """Whether something was read while something waited."""

@@ -20,6 +20,7 @@ from warehouse.client import Warehouse
 from warehouse.ownership import read_progress
 from warehouse.pulse import totals
 from warehouse.quarantine import Selection, open_counts
+from warehouse.queries import IS_STREAMED
 from warehouse.stats import SINK
 
 _DIRTY = """
@@ -27,12 +28,13 @@ SELECT toString(reason) AS reason, count() AS marks, min(marked_at) AS oldest
 FROM dirty FINAL WHERE tenant_id = {tenant:String} AND cleared = 0 GROUP BY reason
 """
 
-_STORED = """
+_STORED = f"""
 SELECT count() AS number, quantileExact(0.5)(seconds) AS median,
     quantileExact(0.95)(seconds) AS p95, max(seconds) AS most
 FROM (
     SELECT toFloat64(dateDiff('second', ingested_at, stored_at)) AS seconds FROM events
-    WHERE tenant_id = {tenant:String} AND stored_at >= {since:DateTime64(6, 'UTC')}
+    WHERE tenant_id = {{tenant:String}} AND stored_at >= {{since:DateTime64(6, 'UTC')}}
+        AND {IS_STREAMED}
 )
 """
 
@@ -78,9 +80,9 @@ class Condition:
     `counts` are the sums of `warehouse.pulse.COUNTS` since `since`, `last_batch` when the
     last batch was stored in that time. `dirty` and `quarantined` are what is there now, by
     reason. `stored` is the delay from `ingested_at` to the raw row, event by event in whole
-    seconds; `usage` that to the usage row, each flush by the event that waited longest.
-    `sink_rows` were handed to the warehouse since then, and `sink_retries` counts the
-    statements that were tried again.
+    seconds, of what a stream has read: a file may be as old as it likes. `usage` is that to
+    the usage row, each flush by the event that waited longest. `sink_rows` were handed to
+    the warehouse since then, and `sink_retries` counts the statements that were tried again.
     """
 
     at: datetime

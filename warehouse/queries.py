@@ -26,6 +26,9 @@ ROW = (
     "moment, moment_low, points, meter_hash, revision"
 )
 
+IS_STREAMED = "match(origin, '^(kafka|log)://')"
+"""Whether a stream has read an event; else a backfill has, from a file."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _FILTERS = {

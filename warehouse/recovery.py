@@ -21,7 +21,7 @@ from warehouse.affected import EVENT_COLUMNS
 from warehouse.client import Warehouse
 from warehouse.ownership import SHARD_OF
 from warehouse.parameters import Parameters
-from warehouse.queries import KEY, ROW
+from warehouse.queries import IS_STREAMED, KEY, ROW
 
 _MINE = f"tenant_id = {{tenant:String}} AND {SHARD_OF} = {{shard:UInt32}}"
 _SINCE = "{since:DateTime64(6, 'UTC')}"
@@ -56,7 +56,7 @@ SELECT DISTINCT external_customer_id, toDateTime64(toStartOfHour(timestamp), 6, 
     AS bucket_start, 'restart' AS reason, identity_hash
 FROM events
 WHERE {_MINE} AND stored_at >= {{stored:DateTime64(6, 'UTC')}} AND timestamp < {_SINCE}
-    AND match(origin, '^(kafka|log)://')
+    AND {IS_STREAMED}
 """
 
 

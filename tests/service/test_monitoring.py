@@ -14,11 +14,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from meters.errors import BeammeterError, ConfigurationError, WarehouseUnavailable
+from meters.timestamps import format_instant
 from meters.zones import microseconds
 from service.health import PATIENCE, Monitor, Report
 from service.metrics import CONTENT_TYPE
 from service.metrics_server import metrics_server, parse_address
 from service.outcomes import Outcomes
+from tests.meters.chain import catalog_of, event, meter
+from tests.pipelines.runs import Tenant
 from tests.service.world import World
 from tests.services.process import LOCALHOST
 from transforms.connection import patience
@@ -51,7 +54,11 @@ def monitor(warehouse: Warehouse, tenant: str, at: datetime, lag: int | None = N
 def test_a_stream_that_is_silent_is_not_ready(embedded: Warehouse, name: str) -> None:
     now = datetime.now(UTC)
     progress(embedded, name, now)
-    assert monitor(embedded, name, now + PATIENCE / 2).report().ok
+    heard = monitor(embedded, name, now + PATIENCE / 2).report()
+    assert heard.ok
+    assert [check.detail for check in heard.checks if check.name == "stream"] == [
+        "1 shard, heard 30 s ago"
+    ]
     late = monitor(embedded, name, now + PATIENCE * 2).report()
     assert [check.name for check in late.checks if not check.ok] == ["stream"]
     progress(embedded, name, now + timedelta(seconds=1), owned=False)
@@ -105,6 +112,21 @@ def test_work_of_the_sink_and_delays_are_added_up(embedded: Warehouse, name: str
     }
     assert (found["success_rate"], found["counts"]["batches"]) == ("0.8000", 1)
     assert (found["silent_seconds"], found["watermark_lag_seconds"]) == (5, 15)
+
+
+def test_rows_of_files_tell_nothing_of_the_delay(
+    embedded: Warehouse, embedded_url: str, name: str, tmp_path: Path
+) -> None:
+    tenant = Tenant(embedded, embedded_url, name, catalog_of(meter("sum"), zone="UTC"), tmp_path)
+    now = datetime.now(UTC)
+    tenant.backfill([event(1, properties={"x": 1})])
+    assert tenant.usage()
+    assert monitor(embedded, name, now).report().to_dict()["delay_seconds"]["events"] == 0
+    sent = format_instant(now - timedelta(hours=1))
+    tenant.store([event(2, properties={"x": 1}, ingested_at=sent)])
+    found = monitor(embedded, name, now).report().to_dict()["delay_seconds"]
+    assert found["events"] == 1
+    assert found["most"] >= 3600
 
 
 def test_a_retry_is_counted_for_its_own_job(monkeypatch: pytest.MonkeyPatch) -> None:

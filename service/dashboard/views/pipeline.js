@@ -28,7 +28,7 @@ export function pipeline(view) {
       "dl",
       { class: "facts" },
       fact("events that wait", found.lag === null ? "not known here" : number(found.lag)),
-      fact("stored after", found.delay_seconds.events ? delay(found.delay_seconds) : "nothing was stored"),
+      fact("stored after", found.delay_seconds.events ? delay(found.delay_seconds) : "no stream stored anything"),
       fact("in usage after", found.usage_delay_seconds.flushes ? delay(found.usage_delay_seconds) : "no usage was written"),
       fact("last batch", found.last_batch ? ago(found.last_batch) : "none in five minutes"),
       fact("shards that own buckets", number(found.shards)),
