@@ -192,7 +192,8 @@ class Intake:
         taken, future = request.taken, request.future
         if not records:
             self.outcomes.count(refused=request.items.size)
-            future.set_result(taken)
+            if not future.done():
+                future.set_result(taken)
             return
 
         def settled(done: asyncio.Future[Written]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from service import http_protocol
 from service.app import create_app
 from service.context import Service
-from service.intake import Intake
+from service.event_formats import single
+from service.intake import Intake, Taken
 from service.keys import KeyStore
 from service.settings import Limits, Settings
 from tests.service.servers import Server
@@ -210,3 +212,20 @@ def test_whatever_is_asked_is_answered_or_refused_with_what_is_wrong(world: Worl
     )
     for operation in operations:
         few(given(operation.as_strategy())(answers))()
+
+
+def test_a_request_that_is_given_up_does_not_fail_those_beside_it() -> None:
+    async def both() -> Taken:
+        intake = Intake(Kept(), Limits())
+        await intake.start()
+        given_up = asyncio.create_task(intake.take("a", single(b"{}")))
+        event = b'{"event_name":"call","external_customer_id":"acme"}'
+        beside = asyncio.create_task(intake.take("a", single(event)))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        try:
+            return await beside
+        finally:
+            await intake.close()
+
+    assert asyncio.run(both()).accepted == 1

@@ -84,7 +84,7 @@ export function lines(found, zone, explained = null, view = null) {
   if (!found.lines.length) return empty("No lines", "Nothing is charged for this period.");
   const steps = new Map((explained?.lines || []).map((each) => [each.line_id, each]));
   return [
-    explained && !explained.matches && h("p", { class: "note" }, "Usage or catalog have changed since: the steps are those of today. ", h("code", {}, "beammeter rebill"), " issues the difference."),
+    explained && !explained.matches && h("p", { class: "note" }, "Usage or catalog have changed since: the steps are those of today. The next ", h("code", {}, "beammeter bill"), " changes a draft; a final invoice is made void before, by ", h("code", {}, "beammeter invoice void"), "."),
     h("ol", { class: "lines" }, found.lines.map((row) => line(row, zone, steps.get(row.line_id), view))),
     sums(found, explained),
   ];
