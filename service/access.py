@@ -82,13 +82,7 @@ anyone.right = None  # type: ignore[attr-defined]
 
 def caller_of(request: Request, service: Service, right: Right) -> Caller:
     """The caller of a request. Raises 401, 403 or 429."""
-    text = _given(request, service)
-    key = None if text is None or len(text) > _MOST else service.keys.find(text)
-    if key is None:
-        detail = "a key must be given: x-api-key, or Authorization: Bearer"
-        if text is not None:
-            detail = "the key must be one that was made and not revoked"
-        raise ApiError(401, "unauthorized", detail, headers={"www-authenticate": "Bearer"})
+    key = known_key(request, service)
     if not key.may(right):
         raise ApiError(403, "forbidden", f"the key must have the right {right!r}")
     limits = service.settings.limits
@@ -96,6 +90,18 @@ def caller_of(request: Request, service: Service, right: Right) -> Caller:
     check_rate(service, key, "requests", rate)
     service.rates.draw(key.id, "requests", rate)
     return Caller(key, str(request.scope.get("request_id", "")))
+
+
+def known_key(request: Request, service: Service) -> Key:
+    """The key of a request, whatever it may do. Raises 401."""
+    text = _given(request, service)
+    key = None if text is None or len(text) > _MOST else service.keys.find(text)
+    if key is None:
+        detail = "a key must be given: x-api-key, or Authorization: Bearer"
+        if text is not None:
+            detail = "the key must be one that was made and not revoked"
+        raise ApiError(401, "unauthorized", detail, headers={"www-authenticate": "Bearer"})
+    return key
 
 
 def check_rate(service: Service, key: Key, kind: str, rate: float | None) -> None:

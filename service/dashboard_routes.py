@@ -12,8 +12,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response
 
 from service.access import OWN_PAGE, anyone
@@ -22,6 +22,7 @@ from service.context import Service, service_of
 from service.errors import ApiError
 from service.reader import Reads
 from service.sessions import COOKIE, SECONDS
+from service.settings import Limits
 
 router = APIRouter(include_in_schema=False)
 
@@ -46,10 +47,13 @@ _TYPES = {
 }
 
 
-class Login(BaseModel):
+_LOGIN_LIMITS = Limits(body=4096, content=4096)
+
+
+class Login(msgspec.Struct):
     """What a browser gives once."""
 
-    key: str = Field(max_length=256)
+    key: str
 
 
 @router.get("/", dependencies=[Depends(anyone)])
@@ -71,12 +75,15 @@ async def static(request: Request, name: str) -> Response:
 
 
 @router.post("/dashboard/login", dependencies=[Depends(anyone)])
-async def login(
-    request: Request, given: Login, service: Annotated[Service, Depends(service_of)]
-) -> Response:
+async def login(request: Request, service: Annotated[Service, Depends(service_of)]) -> Response:
     """Open a session with a key that may read. 401 for another one."""
     if OWN_PAGE not in request.headers:
         raise ApiError(403, "forbidden", "a session is opened by the dashboard's own page alone")
+    async with service.room.body(request, _LOGIN_LIMITS) as content:
+        try:
+            given = msgspec.json.decode(content, type=Login)
+        except msgspec.MsgspecError:
+            raise ApiError(400, "invalid_body", 'the body must be {"key": KEY}') from None
     key = service.keys.find(given.key)
     if key is None or not key.may("read") or key.tenant != service.settings.tenant:
         raise ApiError(401, "unauthorized", "the key must be one of this server's that may read")

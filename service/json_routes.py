@@ -12,6 +12,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 
+from service.access import known_key
 from service.context import Service
 from service.errors import Fault, faults_of, invalid
 from service.json_shapes import check_json
@@ -24,7 +25,9 @@ _DUE = {"missing": "given", "extra_forbidden": "left out: it is no known field"}
 
 
 class JsonRoute(APIRoute):
-    """A route whose body has at most a size, and whose wrong fields are 400 with their paths."""
+    """A route whose body is read for a key alone, has at most a size, and whose wrong fields
+    are 400 with their paths.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler behind the reading of the body."""
@@ -34,6 +37,8 @@ class JsonRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             service = cast(Service, request.app.state.service)
+            # The framework reads a body before it asks who sends it.
+            known_key(request, service)
             async with service.room.body(request, LIMITS) as content:
                 if content:
                     check_json(content)

@@ -334,6 +334,13 @@ def test_a_session_is_a_cookie_that_no_script_reads_and_no_other_site_sends(worl
     assert client.post("/dashboard/login", json={"key": key}).status_code == 403
     for wrong in ("nothing", world.key("write"), world.key("admin", tenant="other")):
         assert client.post("/dashboard/login", json={"key": wrong}, headers=page).status_code == 401
+    for body, status in (
+        (b'{"key": "' + b"x" * 5000 + b'"}', 413),
+        (b'{"key": ', 400),
+        (b"5", 400),
+    ):
+        got = client.post("/dashboard/login", content=body, headers=page)
+        assert got.status_code == status
     got = client.post("/dashboard/login", json={"key": key}, headers=page)
     cookie = got.headers["set-cookie"].lower()
     assert "httponly" in cookie

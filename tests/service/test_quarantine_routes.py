@@ -164,6 +164,8 @@ def test_a_body_that_is_too_large_or_no_json_is_refused(refused: World) -> None:
         return found
 
     assert send(b'{"reason": "' + b"x" * LIMITS.body + b'"}')["status"] == 413
+    without = refused.client.post("/v1/quarantine/replay", content=b"x" * (LIMITS.body + 1))
+    assert without.status_code == 401  # unread
     broken = send(b'{\n"reason": }')
     assert (broken["status"], broken["line"], broken["column"]) == (400, 2, 11)
 
