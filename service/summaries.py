@@ -21,6 +21,9 @@ from warehouse.usage_series import Selection
 
 MOST_BUCKETS = 1_000_000
 
+_WITHIN = {*STEPS, "group"}
+"""Dimensions that part the rows of a bucket, beside whose they are."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -47,18 +50,18 @@ def summarize(
 
     With `top`, the greatest values come first and at most so many; the selection must name
     the meter then, as values of different meters are not compared. A meter with a bucket has
-    the sum of its buckets' results, as on a bill; it cannot be asked by group.
+    the sum of its buckets' results, as on a bill.
     """
     names = [selection.meter] if selection.meter else list(catalog.meters_by_id)
     meters = [catalog.meters_by_id[name] for name in names if name in catalog.meters_by_id]
-    bucketed = [meter for meter in meters if meter.bucket is not None and "group" not in by]
+    bucketed = [meter for meter in meters if meter.bucket is not None]
     figures: list[Figure] = []
     if len(bucketed) < len(meters):
         figures += _merged(catalog, warehouse, tenant, selection, by, zone, group, top)
     special = {meter.id for meter in bucketed}
     figures = [each for each in figures if each.meter not in special]
     for meter in bucketed:
-        figures += _bucketed(catalog, warehouse, tenant, selection, by, zone, meter)
+        figures += _bucketed(catalog, warehouse, tenant, selection, by, zone, group, meter)
     if top is None:
         return sorted(figures, key=lambda each: (each.meter, *map(str, each.keys.values())))
     return sorted(figures, key=lambda each: -(each.value or 0))[:top]
@@ -104,6 +107,7 @@ def _bucketed(
     selection: Selection,
     by: Sequence[Dimension],
     zone: str,
+    group: str | None,
     meter: Meter,
 ) -> list[Figure]:
     """The sums of the results of a meter's local hours or days."""
@@ -119,8 +123,9 @@ def _bucketed(
         warehouse,
         tenant,
         chosen,
-        ["customer", "subscription", "bucket", *(name for name in by if name in STEPS)],
+        ["customer", "subscription", "bucket", *(name for name in by if name in _WITHIN)],
         zone=zone,
+        group=group,
         aggregations={meter.aggregation},
         limit=MOST_BUCKETS,
     ).to_pylist()

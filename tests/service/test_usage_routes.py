@@ -159,6 +159,16 @@ def test_a_meter_with_a_bucket_sums_its_buckets_as_a_bill_does(world: World) -> 
     assert Decimal(total["value"]) == sum(Decimal(str(row["value"])) for row in days)
 
 
+def test_a_meter_with_a_bucket_sums_the_buckets_of_each_group(world: World) -> None:
+    found = world.read("/v1/usage/summary", meter="peaks", group="region")["items"]
+    days = by_command(world, "day", meter="peaks", group_by=["region"])
+    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in days:
+        sums[repr(row["group"]["region"])] += Decimal(str(row["value"]))
+    assert {repr(row["group"]): Decimal(row["value"]) for row in found} == sums
+    assert len(sums) > 1
+
+
 def test_days_of_a_summary_are_those_of_the_zone(world: World) -> None:
     found = world.read("/v1/usage/summary", meter="calls", by="day", zone="Asia/Kolkata")["items"]
     assert {row["start"][11:] for row in found} == {"18:30:00Z"}

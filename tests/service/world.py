@@ -43,6 +43,14 @@ CATALOG: dict[str, Any] = {
             "bucket": "day",
         },
         {
+            "id": "peaks",
+            "event_name": "call",
+            "aggregation": "max",
+            "property": "tokens",
+            "bucket": "hour",
+            "group_by": ["region"],
+        },
+        {
             "id": "eu_tokens",
             "event_name": "call",
             "aggregation": "sum",
