@@ -180,7 +180,8 @@ def _provider(name: str) -> Any:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     if name == "otlp":
-        protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        told = os.environ.get
+        protocol = told("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or told("OTEL_EXPORTER_OTLP_PROTOCOL")
         name = "otlp_proto_grpc" if protocol == "grpc" else "otlp_proto_http"
     found = list(entry_points(group="opentelemetry_traces_exporter", name=name))
     if not found:

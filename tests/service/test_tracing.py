@@ -207,6 +207,37 @@ def test_nothing_is_sent_unless_the_environment_says_where_to(
         provider.shutdown()
 
 
+@pytest.mark.parametrize(
+    ("protocols", "exporter"),
+    [
+        ({}, "http"),
+        ({"PROTOCOL": "grpc"}, "grpc"),
+        ({"TRACES_PROTOCOL": "grpc"}, "grpc"),
+        ({"PROTOCOL": "grpc", "TRACES_PROTOCOL": "http/protobuf"}, "http"),
+    ],
+)
+def test_the_protocol_is_that_of_traces_before_that_of_all(
+    monkeypatch: pytest.MonkeyPatch, protocols: dict[str, str], exporter: str
+) -> None:
+    for name in ("PROTOCOL", "TRACES_PROTOCOL"):
+        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    for name, value in protocols.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{name}", value)
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    asked = []
+
+    def none_installed(*, group: str, name: str) -> list[object]:
+        asked.append((group, name))
+        return []
+
+    monkeypatch.setattr(tracing, "entry_points", none_installed)
+    monkeypatch.setattr(tracing, "_decided", False)
+    tracing.begin()
+    assert asked == [("opentelemetry_traces_exporter", f"otlp_proto_{exporter}")]
+    assert not tracing.is_on()
+
+
 class Collector:
     """Takes traces as OTLP over HTTP."""
 
