@@ -132,12 +132,15 @@ def current(
 ) -> Response:
     """The customer's open periods: the bill to date, the projected one, the commitment.
 
-    `to_date` is the next invoice if nothing more were used, `projected` if the rest of the
-    period were like its beginning. Both are previews; nothing is written.
+    `to_date` is the invoice at the end of the period if nothing more were used, `projected` if
+    the rest of the period were like its beginning; both without what thresholds bill before.
+    Both are previews that go on from what is final; nothing is written. A period whose invoice
+    is final is not open.
     """
     known("customer", customer, read.billing.customers_by_id)
     when = instant("at", at) or now()
-    found = open_periods(read.billing, read.warehouse, read.tenant, customer, when)
+    with read.journal() as journal:
+        found = open_periods(read.billing, read.warehouse, read.tenant, customer, when, journal)
     return json_answer(
         {"at": format_instant(when), "items": [_period(each, when) for each in found]}
     )

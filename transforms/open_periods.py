@@ -3,9 +3,10 @@
     customer -> slots that are due, and those of the periods that hold `at`
              -> usage so far -> bill_customer -> spend to date
              -> additive usage, stretched to the whole period -> bill_customer -> projection
+    final in the journal -----------^
 
-Everything before is billed along with it, as credits and commitments go from invoice to
-invoice. Nothing is written.
+What is not final before it is billed along with it, as credits and commitments go from
+invoice to invoice. Nothing is written.
 """
 
 from __future__ import annotations
@@ -15,23 +16,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from fractions import Fraction
+from typing import Any
 
 from msgspec import structs
 
-from billing.customer import SlotUsage, bill_customer, due_slots
+from billing.customer import SlotUsage, bill_customer
 from billing.invoice import NOTHING_COMMITTED, Committed, Invoice
-from billing.money import add_amounts, round_amount
+from billing.money import round_amount
+from billing.past import NO_PAST, Past
 from billing.quantities import UsageOf
 from billing.slots import Slot
-from meters.catalog import Catalog, Charge, Commitment
+from journal.journal import Journal
+from journal.records import History
+from meters.catalog import Catalog, Commitment, Subscription
 from meters.catalog_file import catalog_hash
 from meters.currencies import currency_exponent
 from meters.numbers import PLACES
-from meters.periods import Periods, Span
+from meters.periods import Periods
 from meters.zones import MICROSECOND
+from transforms.catalogs import stored_timeline
+from transforms.invoices import past_of, slots_until
 from transforms.quantities import Quantities
 from warehouse.client import Warehouse
-from warehouse.merging import UsageSpan
 
 _ADDITIVE = ("count", "sum")
 
@@ -40,9 +46,10 @@ _ADDITIVE = ("count", "sum")
 class OpenPeriod:
     """One subscription's open period at an instant.
 
-    `to_date` is the bill if nothing more were used, `projected` the bill if the rest of the
-    period were like its beginning. `spent` is what counts towards the commitment: rounded
-    lines before coupons, credits and tax, from the start of the commitment's span on.
+    `to_date` is the bill at the end of the period if nothing more were used, `projected` if
+    the rest of the period were like its beginning; both without what thresholds bill before.
+    `spent` is what counts towards the commitment: rounded lines before coupons, credits and
+    tax, from the start of the commitment's span on.
     """
 
     to_date: Invoice
@@ -52,92 +59,135 @@ class OpenPeriod:
 
 
 def open_periods(
-    catalog: Catalog, warehouse: Warehouse, tenant: str, customer: str, at: datetime
+    catalog: Catalog,
+    warehouse: Warehouse,
+    tenant: str,
+    customer: str,
+    at: datetime,
+    journal: Journal | None = None,
 ) -> list[OpenPeriod]:
-    """The open periods of a customer's subscriptions at `at`, by subscription."""
-    slots = [
-        slot
-        for entry in catalog.subscriptions
-        if entry.customer == customer and entry.start <= at
-        for slot in _slots(catalog, entry.id, at)
-    ]
-    usage = _usage(catalog, warehouse, tenant, slots)
-    to_date = list(zip(slots, usage, strict=True))
+    """The open periods of a customer's subscriptions at `at`, by subscription.
+
+    One whose invoice is final already is not open. `journal` None stands for one in which
+    nothing is final.
+    """
+    history = None if journal is None else journal.histories(tenant, [customer]).get(customer)
+    past = NO_PAST if history is None else past_of(history)
+    quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
+    to_date: list[SlotUsage] = []
+    for entry in catalog.subscriptions:
+        if entry.customer == customer and entry.start <= at:
+            until = _until(catalog, entry, at)
+            to_date += slots_until(
+                quantities, catalog, [entry], {customer: past}, tenant=tenant, as_of=until
+            )
     projected = [
         (slot, [_stretched(catalog, each, slot, at) for each in found]) for slot, found in to_date
     ]
-    bills = [_bills(catalog, tenant, found, at) for found in (to_date, projected)]
+    before = _Before(to_date, past, history, tenant)
+    bills = [_bills(catalog, tenant, found, past) for found in (to_date, projected)]
     return [
         OpenPeriod(
-            to_date=bills[0][name][0],
-            projected=bills[1][name][0],
-            spent=_spent(*bills[0][name], _commitment(catalog, name)),
-            commitment=_commitment(catalog, name),
+            to_date=invoice,
+            projected=_open(bills[1], at)[name],
+            spent=_spent(invoice, before.of(invoice, bills[0], commitment), commitment),
+            commitment=commitment,
         )
-        for name in sorted(bills[0])
+        for name, invoice in sorted(_open(bills[0], at).items())
+        for commitment in (_commitment(catalog, name),)
     ]
 
 
-def _slots(catalog: Catalog, subscription: str, at: datetime) -> list[Slot]:
-    entry = catalog.subscriptions_by_id[subscription]
+def _until(catalog: Catalog, entry: Subscription, at: datetime) -> datetime:
+    """The end of the subscription's period that holds `at`; `at` where none does."""
     zone = catalog.customers_by_id[entry.customer].time_zone
     period = catalog.plans_by_id[entry.plan].period
     current = Periods(entry.start, zone, period, entry.end).containing(at)
-    return due_slots(catalog, subscription, at if current is None else current.end)
+    return at if current is None else current.end
 
 
-def _usage(
-    catalog: Catalog, warehouse: Warehouse, tenant: str, slots: Sequence[Slot]
-) -> list[list[dict[str, UsageOf]]]:
-    spans: list[UsageSpan] = []
-    charges: list[tuple[Charge, ...]] = []
-    wholes: list[Span] = []
-    for slot in slots:
-        for cut in slot.cuts:
-            spans.append((slot.customer, slot.subscription, cut.part.start, cut.part.end))
-            charges.append(() if cut.tariff is None else cut.tariff.charges)
-            wholes.append(cut.whole)
-    found = iter(Quantities(catalog, warehouse, tenant).of(spans, charges, wholes))
-    return [[next(found) for _ in slot.cuts] for slot in slots]
-
-
-def _bills(
-    catalog: Catalog, tenant: str, slots: Sequence[SlotUsage], at: datetime
-) -> dict[str, tuple[Invoice, Committed]]:
-    """The invoices of open periods, by subscription, and how far each was committed before."""
-    invoices = bill_customer(
-        catalog, slots, tenant=tenant, status="preview", catalog_hash=catalog_hash(catalog)
+def _bills(catalog: Catalog, tenant: str, slots: Sequence[SlotUsage], past: Past) -> list[Invoice]:
+    return list(
+        bill_customer(
+            catalog,
+            slots,
+            tenant=tenant,
+            status="preview",
+            catalog_hash=catalog_hash(catalog),
+            past=past,
+        )
     )
-    before: dict[str, Committed] = {}
-    found: dict[str, tuple[Invoice, Committed]] = {}
-    for invoice in invoices:
+
+
+def _open(invoices: Sequence[Invoice], at: datetime) -> dict[str, Invoice]:
+    """The invoices of whole periods that are open at `at`, by subscription."""
+    return {
+        str(each.subscription): each
+        for each in invoices
+        if not each.within and each.billing_date is not None and each.billing_date > at
+    }
+
+
+class _Before:
+    """What counts in a period before its invoice: carried over, and billed at thresholds."""
+
+    def __init__(
+        self, slots: Sequence[SlotUsage], past: Past, history: History | None, tenant: str
+    ) -> None:
+        self._carried: dict[str, tuple[datetime, Committed]] = {}
+        for slot, _ in sorted(slots, key=lambda each: each[0].billing_date):
+            carried = past.final.get(past.slot(slot, tenant).invoice_id(tenant))
+            if carried is not None and slot.until is None:
+                self._carried[slot.subscription] = slot.billing_date, carried.committed
+        self._parts = [
+            dict[str, Any](each.document)
+            for name, each in (() if history is None else history.documents.items())
+            if name in past.final and past.final[name].within
+        ]
+
+    def of(
+        self, invoice: Invoice, invoices: Sequence[Invoice], commitment: Commitment | None
+    ) -> Fraction:
+        """The exact sum of what counts beside the lines of an invoice."""
         name = str(invoice.subscription)
-        if invoice.billing_date is not None and invoice.billing_date > at:
-            found[name] = invoice, before.get(name, NOTHING_COMMITTED)
-        before[name] = invoice.committed
-    return found
+        latest, committed = self._carried.get(name, (None, NOTHING_COMMITTED))
+        parts: list[Mapping[str, Any]] = []
+        for each in invoices:
+            if each.subscription != name or each is invoice:
+                continue
+            assert each.billing_date is not None
+            if each.within:
+                if each.period_start == invoice.period_start:
+                    parts.append(each.to_dict())
+            elif latest is None or each.billing_date > latest:
+                latest, committed = each.billing_date, each.committed
+        for document in self._parts:
+            start = datetime.fromisoformat(str(document["period_start"]))
+            if document["subscription"] == name and start == invoice.period_start:
+                parts.append(document)
+        lines = (line for document in parts for line in document["lines"])
+        own = None if commitment is None else commitment.id
+        billed = (Fraction(str(line["amount"])) for line in lines if line["charge"] != own)
+        return sum(billed, committed.spent + committed.ahead)
 
 
-def _spent(invoice: Invoice, before: Committed, commitment: Commitment | None) -> Decimal:
+def _spent(invoice: Invoice, before: Fraction, commitment: Commitment | None) -> Decimal:
     """The lines of this period that are no fees of the next one, and what was spent before."""
     assert invoice.billing_date is not None
     now = (
-        line.amount
+        Fraction(line.amount)
         for line in invoice.lines
         if (commitment is None or line.charge != commitment.id)
         and (line.service_start is None or line.service_start < invoice.billing_date)
     )
-    exponent = currency_exponent(invoice.currency)
-    return round_amount(
-        Fraction(add_amounts(now, exponent)) + before.spent + before.ahead, exponent
-    )
+    return round_amount(sum(now, before), currency_exponent(invoice.currency))
 
 
 def _stretched(
     catalog: Catalog, usage: Mapping[str, UsageOf], slot: Slot, at: datetime
 ) -> dict[str, UsageOf]:
     """Usage as it would be at the end of the slot's period, where it adds up."""
-    if slot.billing_date <= at or at <= slot.period_start:
+    if slot.until is not None or slot.billing_date <= at or at <= slot.period_start:
         return dict(usage)
     whole, done = slot.billing_date - slot.period_start, at - slot.period_start
     factor = Fraction(whole // MICROSECOND, done // MICROSECOND)

@@ -15,6 +15,7 @@ from runners.journals import open_journal
 from tests.acceptance.samples import event
 from tests.pipelines.billed import Bills, adds_up
 from tests.pipelines.runs import Tenant
+from transforms.open_periods import open_periods
 from transforms.preview import preview_invoices
 
 Row = dict[str, Any]
@@ -107,6 +108,14 @@ def test_thresholds_are_final_one_by_one_and_tiers_go_on(
     previews = site.preview(END)
     assert of_acme(tenant, site, END) == previews
     assert [each["subtotal"] for each in previews] == ["6.00", "7.40", "3.00"]
+    with open_journal(site.journal) as journal:
+        at = parse_timestamp("2026-03-16T12:00:00Z")
+        (period,) = open_periods(tenant.catalog, tenant.warehouse, tenant.name, "acme", at, journal)
+    assert period.to_date.to_dict() == previews[-1]
+    # The whole period would have 88 units: 10 at 1.00 and 78 at 0.10, less 13.40 billed by
+    # thresholds, and the fee. What is spent is all until now, as `billed` has it below.
+    assert str(period.projected.subtotal) == "7.40"
+    assert str(period.spent) == "16.40"
     found = site.finalize(END)
     assert facts(found) == FINAL
     assert [each["invoice_id"] for each in found] == [each["invoice_id"] for each in previews]
