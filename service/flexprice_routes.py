@@ -110,7 +110,8 @@ def usage(read: Reads, asked: EventUsage) -> Response:
     400 names what no meter of the catalog has. With `group_by` the values of each group are
     added up, and `multiplier` multiplies.
     """
-    meter, filters = _meter_of(read.catalog, asked)
+    catalog = read.catalog
+    meter, filters = _meter_of(catalog, asked)
     by = _group_of(meter, asked)
     factor = Decimal(1)
     if asked.multiplier is not None:
@@ -118,13 +119,16 @@ def usage(read: Reads, asked: EventUsage) -> Response:
             factor = parse_number(asked.multiplier, "multiplier")
         except Rejected as error:
             raise wrong("multiplier", asked.multiplier, error.expected) from None
-    return _answer(read, asked, meter, filters, kind=asked.aggregation_type, by=by, factor=factor)
+    return _answer(
+        read, catalog, asked, meter, filters, kind=asked.aggregation_type, by=by, factor=factor
+    )
 
 
 @router.post("/usage/meter", response_model=UsageAnswer)
 def meter_usage(read: Reads, asked: MeterUsage) -> Response:
     """The usage of a meter, and of its windows."""
-    meter = read.catalog.meters_by_id.get(asked.meter_id)
+    catalog = read.catalog
+    meter = catalog.meters_by_id.get(asked.meter_id)
     if meter is None:
         raise ApiError(404, "not_found", f"no meter has the id {asked.meter_id!r}")
     if asked.bucket_size is not None and asked.bucket_size.lower() != meter.bucket:
@@ -133,7 +137,7 @@ def meter_usage(read: Reads, asked: MeterUsage) -> Response:
     filters = _beside_filters(meter, asked.filters)
     if filters is None:
         raise wrong("filters", asked.filters, f"of the meter's groups: {_listed(meter.group_by)}")
-    return _answer(read, asked, meter, filters, kind=_TYPES[meter.aggregation])
+    return _answer(read, catalog, asked, meter, filters, kind=_TYPES[meter.aggregation])
 
 
 @router.post("/analytics")
@@ -160,21 +164,22 @@ def analytics(read: Reads, asked: Analytics) -> Response:
         elif name != "feature_id":
             due = "feature_id, or properties.NAME of one group_by property"
             raise wrong(f"group_by[{number}]", name, due)
-    keys = {key for meter in read.catalog.meters for key in meter.group_by}
+    catalog = read.catalog
+    keys = {key for meter in catalog.meters for key in meter.group_by}
     if by is not None:
         known("group_by", by, keys)
-    known("external_customer_id", asked.external_customer_id, read.catalog.customers_by_id)
+    known("external_customer_id", asked.external_customer_id, catalog.customers_by_id)
     for number, name in enumerate(asked.feature_ids):
-        known(f"feature_ids[{number}]", name, read.catalog.meters_by_id)
+        known(f"feature_ids[{number}]", name, catalog.meters_by_id)
     start, end = _span(asked.start_time, asked.end_time)
     chosen = Selection(
         customer=asked.external_customer_id,
-        start=bucket_start(read.catalog, asked.external_customer_id, start),
+        start=bucket_start(catalog, asked.external_customer_id, start),
         end=end,
-        groups=groups(read.catalog, asked.property_filters, "property_filters"),
+        groups=groups(catalog, asked.property_filters, "property_filters"),
     )
     found = analyze(
-        read.catalog,
+        catalog,
         read.warehouse,
         read.tenant,
         chosen,
@@ -188,6 +193,7 @@ def analytics(read: Reads, asked: Analytics) -> Response:
 
 def _answer(
     read: Reader,
+    catalog: Catalog,
     asked: EventUsage | MeterUsage,
     meter: Meter,
     filters: dict[str, list[str]],
@@ -201,7 +207,7 @@ def _answer(
         if customer is not None:
             raise wrong("customer_id", asked.customer_id, "left out beside external_customer_id")
         customer = asked.customer_id
-    known("external_customer_id", customer, read.catalog.customers_by_id)
+    known("external_customer_id", customer, catalog.customers_by_id)
     if meter.over_spans:
         due = "one whose hours add up; GET /v1/usage has levels, percentiles and what is carried"
         raise wrong("meter_id", meter.id, due)
@@ -212,12 +218,12 @@ def _answer(
     chosen = Selection(
         customer=customer,
         meter=meter.id,
-        start=bucket_start(read.catalog, customer, start),
+        start=bucket_start(catalog, customer, start),
         end=end,
-        groups=groups(read.catalog, filters, "filters"),
+        groups=groups(catalog, filters, "filters"),
     )
     found = windowed_usage(
-        read.catalog,
+        catalog,
         read.warehouse,
         read.tenant,
         chosen,

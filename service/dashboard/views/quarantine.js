@@ -98,13 +98,21 @@ function refused(row, send) {
   );
 }
 
+// The next microsecond: an instant as the exclusive end of a span that holds it.
+function justBehind(at) {
+  const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d+))?Z$/.exec(at);
+  const next = Number(fraction.padEnd(6, "0")) + 1;
+  const whole = new Date(Date.parse(`${seconds}Z`) + (next === 1_000_000 ? 1000 : 0));
+  return `${whole.toISOString().slice(0, 19)}.${String(next % 1_000_000).padStart(6, "0")}Z`;
+}
+
 // The content as it came, to be corrected and sent through the chain again.
 function correction(row, send) {
   const text = h("textarea", { rows: Math.min(12, 2 + Math.ceil(row.payload.length / 90)), spellcheck: "false", value: row.payload });
   const button = h("button", {
     type: "button",
     onclick: () => send(button, {
-      reason: row.reason, origin: row.origin, from: row.quarantined_at,
+      reason: row.reason, origin: row.origin, from: row.quarantined_at, to: justBehind(row.quarantined_at),
       fix: [{ origin: row.origin, origin_row: row.origin_row, payload: text.value }],
     }),
   }, "Correct and replay");
