@@ -6,12 +6,13 @@ app = create_app(Service(settings, KeyStore(path), catalog, warehouse))
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 
-from meters.errors import WarehouseError
+from meters.errors import BeammeterError
 from service import (
     bill_routes,
     dashboard_routes,
@@ -33,6 +34,8 @@ from transforms.catalogs import POLL_SECONDS
 from warehouse import tracing
 
 DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
+
+_LOG = logging.getLogger(__name__)
 
 health = APIRouter(tags=["health"])
 
@@ -114,8 +117,14 @@ def _life(service: Service) -> AbstractAsyncContextManager[None]:
 
 async def _learn(catalogs: ServedCatalogs) -> None:
     """Keep what is known of the catalogs new for the routes that do not ask the warehouse."""
+    told = ""
     while True:
-        # What reads says so where the warehouse is away; what takes events goes on without.
-        with suppress(WarehouseError):
+        # What takes events goes on with what it knows: a failure is told once, until it is another.
+        try:
             await asyncio.to_thread(catalogs.at, now())
+            told = ""
+        except BeammeterError as error:
+            if told != str(error):
+                told = str(error)
+                _LOG.warning("the catalogs in time cannot be read: %s", error)
         await asyncio.sleep(POLL_SECONDS)
