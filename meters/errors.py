@@ -5,10 +5,12 @@ line prints its message and exits with its `exit_code`, never a traceback.
 
     BeammeterError                  exit 1: the run failed
     |- ConfigurationError           exit 2: wrong usage, nothing was written
-    |  `- CatalogError              one or more `Problem`s with file, line and path
+    |  |- CatalogError              one or more `Problem`s with file, line and path
+    |  `- OtherCatalog              it is none of the tenant's catalogs in time
     |- InputError                   an input that cannot be read at all
     |- WarehouseError               ClickHouse refused or cannot be reached
     |  `- WarehouseUnavailable      worth another try later
+    |     `- UsageClaimed           another run has the lease on a tenant's usage
     `- JournalError                 the journal refused, or does not hold what it should
        `- JournalUnavailable        worth another try later
 
@@ -55,6 +57,14 @@ class CatalogError(ConfigurationError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[CatalogError], tuple[tuple[Problem, ...]]]:
+        """Made again of its problems, in another process as well."""
+        return type(self), (self.problems,)
+
+
+class OtherCatalog(ConfigurationError):
+    """A catalog that is none of the tenant's catalogs in time."""
+
 
 class InputError(BeammeterError):
     """An input that cannot be read at all."""
@@ -66,6 +76,10 @@ class WarehouseError(BeammeterError):
 
 class WarehouseUnavailable(WarehouseError):
     """ClickHouse cannot be reached; trying again may help."""
+
+
+class UsageClaimed(WarehouseUnavailable):
+    """Another run has the lease on a tenant's usage; trying again when it is done helps."""
 
 
 class JournalError(BeammeterError):

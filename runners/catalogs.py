@@ -7,7 +7,7 @@ from datetime import datetime
 from meters.buckets import HOUR_US
 from meters.catalog import Catalog, Meter
 from meters.catalog_file import catalog_content, catalog_from_content, catalog_hash, load_catalog
-from meters.errors import ConfigurationError
+from meters.errors import ConfigurationError, OtherCatalog
 from meters.timeline import Timeline
 from meters.timestamps import format_instant
 from meters.zones import from_microseconds, microseconds
@@ -30,13 +30,13 @@ def timeline_for(warehouse: Warehouse, tenant: str, catalog: Catalog) -> Timelin
     """The catalogs that a command which was given `catalog` meters by.
 
     That one alone, until others were announced. Then it must be one of those, and they
-    hold, each in its time. Raises ConfigurationError where it is none of them.
+    hold, each in its time. Raises OtherCatalog where it is none of them.
     """
     versions = read_versions(warehouse, tenant)
     if len(versions) < 2:
         return Timeline.of(catalog)
     if catalog_hash(catalog) not in {version.hash for version in versions}:
-        raise ConfigurationError(
+        raise OtherCatalog(
             f"--catalog must be one of the {len(versions)} catalogs of tenant {tenant!r} in time, "
             f"whose hashes `beammeter catalog list` shows (got {catalog_hash(catalog)}): "
             "announce it first with `beammeter catalog announce`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from meters.errors import ConfigurationError, Rejected
+from meters.errors import ConfigurationError, OtherCatalog, Rejected, UsageClaimed
 from meters.scalars import canonical_json
 from meters.zones import from_microseconds, microseconds
 from service.answers import json_answer, shown
@@ -25,6 +26,7 @@ router = APIRouter(prefix="/v1/quarantine", tags=["pipeline"], route_class=JsonR
 
 Name = Annotated[str, Query(max_length=MOST_TEXT)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
+_LOG = logging.getLogger(__name__)
 _MOST_FIXES = 10_000
 
 
@@ -117,9 +119,16 @@ def replay(
     }
     try:
         return json_answer(service.replay(chosen, corrected))
-    except ConfigurationError:
+    except UsageClaimed as error:
+        detail = f"{error}; what is accepted now is stored, and counted by the next repair"
+        raise ApiError(409, "usage_claimed", detail, headers={"retry-after": "60"}) from None
+    except OtherCatalog:
         detail = "this server's catalog must be one of the tenant's catalogs in time"
         raise ApiError(409, "other_catalog", detail) from None
+    except ConfigurationError as error:
+        _LOG.error("a replay cannot run: %s", error)
+        detail = "this server is not set up to replay, as its log says; use `beammeter replay`"
+        raise ApiError(503, "no_replay", detail) from None
 
 
 def _cursor(row: Mapping[str, Any]) -> str:

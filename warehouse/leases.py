@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from meters.errors import WarehouseError, WarehouseUnavailable
+from meters.errors import UsageClaimed, WarehouseError
 from warehouse.client import Warehouse
 
 LEASE_SECONDS = 60
@@ -72,7 +72,7 @@ class Lease:
                     break
                 self._write(0)
             if time.monotonic() >= until:
-                raise WarehouseUnavailable(
+                raise UsageClaimed(
                     f"another backfill or repair of tenant {self._tenant!r} is running; "
                     "try again when it is done"
                 )
@@ -121,7 +121,7 @@ class Lease:
 def exclusive(warehouse: Warehouse, tenant: str, *, wait: float = WAIT_SECONDS) -> Iterator[Lease]:
     """Keeps other backfills and repairs of the tenant out while the body runs.
 
-    Waits up to `wait` seconds for one that is running. Raises WarehouseUnavailable where
+    Waits up to `wait` seconds for one that is running. Raises UsageClaimed where
     it runs on, and WarehouseError at the end where the lease was lost in the meantime.
     """
     lease = Lease(warehouse, tenant)

@@ -70,3 +70,6 @@ def answer(warehouse: Warehouse, request: Request) -> pa.Table | BeammeterError:
         return warehouse.query_arrow(request.sql, dict(request.parameters))
     except BeammeterError as error:
         return error
+    except Exception as error:
+        # Whoever has asked waits for an answer, whatever has failed here.
+        return BeammeterError(f"{type(error).__name__}: {error}")

@@ -1,3 +1,4 @@
+import pickle
 import re
 from pathlib import Path
 
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meters.catalog_file import load_catalog
-from meters.errors import CatalogError
+from meters.errors import CatalogError, Problem
 from tests.meters.catalog_texts import CUSTOMERS, METERS, PLAN, only, problems
 
 
@@ -394,3 +395,9 @@ def test_whatever_the_file_it_loads_or_every_problem_is_plain(
         assert problem.file == str(file)
         assert problem.message.startswith(("must ", "unknown key"))
         assert not re.search(r"pydantic|Traceback|object at|valid:|\(\w+\)\.", str(problem))
+
+
+def test_the_problems_arrive_in_another_process_as_they_are() -> None:
+    error = CatalogError([Problem("a.yaml", 3, "plans[0].id", "must be given")])
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.problems) == (str(error), error.problems)

@@ -221,6 +221,18 @@ def test_what_a_process_cannot_rate_fails_the_run_with_its_reason(
     assert tenant.written("invoices") == 0
 
 
+def test_what_fails_beside_the_warehouse_is_an_answer_too() -> None:
+    class Broken(Warehouse):
+        def __init__(self) -> None:
+            pass
+
+        def query_arrow(self, *_: Any, **__: Any) -> Any:
+            raise ValueError("no table comes of it")
+
+    got = rating_pool.answer(Broken(), Request("SELECT 1", {}))
+    assert str(got) == "ValueError: no table comes of it"
+
+
 def test_a_process_that_dies_fails_the_run(
     new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from meters.catalog import Catalog
+from meters.errors import BeammeterError, ConfigurationError, OtherCatalog, UsageClaimed
 from runners.quarantine import replay_counts
 from service.app import create_app
 from service.context import Service
@@ -168,6 +169,27 @@ def test_a_body_that_is_too_large_or_no_json_is_refused(refused: World) -> None:
     assert without.status_code == 401  # unread
     broken = send(b'{\n"reason": }')
     assert (broken["status"], broken["line"], broken["column"]) == (400, 2, 11)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (UsageClaimed("another backfill or repair is running"), 409, "usage_claimed"),
+        (OtherCatalog("none of them"), 409, "other_catalog"),
+        (ConfigurationError("at clickhouse://inside"), 503, "no_replay"),
+    ],
+)
+def test_why_nothing_was_replayed_has_a_code(
+    refused: World, error: BeammeterError, status: int, code: str
+) -> None:
+    def fails(*_: Any) -> Row:
+        raise error
+
+    refused.service.replay = fails
+    got = refused.post("/v1/quarantine/replay", {}, refused.key("admin"))
+    assert (got.status_code, got.json()["code"]) == (status, code)
+    assert "inside" not in got.text
+    assert "the warehouse is away" not in got.text
 
 
 def test_who_may_not_changes_nothing(refused: World) -> None:
