@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fastapi.testclient import TestClient
 
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_content, catalog_hash
+from meters.errors import CatalogError, Problem
 from meters.mapping import Mapping
 from meters.reading import read_usage
 from meters.timestamps import format_instant
@@ -21,7 +23,8 @@ from runners.backfill import backfill_counts
 from runners.bills import bill_invoices
 from runners.catalogs import catalog_to_read
 from runners.commands import usage_before
-from service.app import create_app
+from service.app import _learn, create_app
+from service.catalogs import ServedCatalogs
 from service.context import Service, now
 from service.intake import Intake
 from service.keys import RIGHTS, KeyStore
@@ -150,6 +153,27 @@ def test_a_server_goes_by_catalogs_that_are_announced_while_it_runs(served: Worl
     assert previewed[0]["total"] == "1.00"
     got = world.get("/v1/customers/future/periods")
     assert (got.status_code, got.json()["errors"][0]["path"]) == (400, "customer")
+
+
+def test_a_server_learns_on_after_a_catalog_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.app.POLL_SECONDS", 0.0)
+    asked: list[str] = []
+
+    class Stored:
+        def at(self, _: datetime) -> None:
+            asked.append("")
+            if len(asked) < 4:
+                raise CatalogError([Problem("stored", None, "plans", "must be a list")])
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_learn(cast(ServedCatalogs, Stored())))
+    assert len(asked) == 4
+    assert [each.getMessage() for each in caplog.records if each.name == "service.app"] == [
+        "the catalogs in time cannot be read: stored: plans: must be a list"
+    ]
 
 
 def test_an_event_is_traced_by_the_catalog_of_its_hour(served: World) -> None:
