@@ -75,14 +75,15 @@ class ShardWork:
 
         `changed_from`: as `transforms.shard_load.load` says.
         """
+        begun = time.time_ns() // 1000
         # What is read block by block cannot go on after a failure; the whole can begin anew.
         state = self._patience.run(
             lambda: load(
                 self._warehouse, self._options, self.timeline, number, at_least, changed_from
             )
         )
-        shard = Shard(state, loaded_at=time.time_ns() // 1000)
-        self._progress(number, shard, owned=True)
+        shard = Shard(state, load_begun_at=begun, loaded_at=time.time_ns() // 1000)
+        self._progress(number, shard, owned=True, until=begun)
         return shard
 
     def outdated(self, shard: Shard, delivery: Delivery) -> int | None:
@@ -200,21 +201,22 @@ class ShardWork:
             if until - state.closed_until >= _CLOSE_EACH_US:
                 moved = state.close(until)
         drained = len(shard.drained) == splits and all(shard.drained.values())
+        until = shard.counted_until(splits)
         if drained:
             if not shard.released:
-                self._progress(number, shard, owned=False)
+                self._progress(number, shard, owned=False, until=until)
                 shard.released = True
         elif moved or time.monotonic() - shard.progressed_at >= _PROGRESS_SECONDS:
-            self._progress(number, shard, owned=True)
+            self._progress(number, shard, owned=True, until=until)
 
-    def _progress(self, number: int, shard: Shard, *, owned: bool) -> None:
-        """Tell what the stream owns; `updated_at` bounds what was stored and counted."""
+    def _progress(self, number: int, shard: Shard, *, owned: bool, until: int) -> None:
+        """Tell what the stream owns; what was stored `until` then is counted."""
         row = Progress(
             shards=self._options.shards,
             shard=number,
             closed_until=shard.state.closed_until,
             owned=owned,
-            updated_at=min(shard.sent.values(), default=0),
+            updated_at=until,
             watermark=shard.watermark,
         )
         # Where no split is read in this process, this is where its counts are stored.

@@ -39,10 +39,21 @@ class Shard:
     clock: int = 0
     logged: int = 0
     released: bool = False
+    load_begun_at: int = 0
     loaded_at: int = 0
     counts_duplicates: bool = True
     flushed_at: float = 0.0
     progressed_at: float = 0.0
+
+    def counted_until(self, splits: int) -> int:
+        """Until when all that the splits have stored is counted; 0 where none has spoken.
+
+        Of a split that has not spoken, it is what was there when the shard was loaded.
+        """
+        heard = list(self.sent.values())
+        if self.load_begun_at and len(heard) < splits:
+            heard.append(self.load_begun_at)
+        return min(heard, default=0)
 
     @property
     def pending_rows(self) -> int:

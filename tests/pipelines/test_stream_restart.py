@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 
 import pytest
+from msgspec import structs
 
 from meters.catalog import Catalog
 from meters.timeline import Timeline
 from tests.generators import Row
 from tests.meters.chain import catalog_of, event, meter
 from tests.pipelines.runs import Tenant
+from transforms.deliveries import Delivery
 from transforms.kafka_client import KafkaSettings
 from transforms.log_source import log_settings
 from transforms.shard_flush import ShardWork
 from transforms.stream_options import StreamOptions
+from warehouse.ownership import read_progress
 
 CATALOG = catalog_of(meter("sum"), zone="UTC")
 CLOSED_UNTIL = "2026-01-31T12:00:00Z"
@@ -25,11 +29,15 @@ def hour(number: int) -> list[Row]:
     return [event(str(number), timestamp=f"2026-01-31T{number}:30:00Z", properties={"x": 1})]
 
 
+def work(tenant: Tenant) -> ShardWork:
+    kafka = KafkaSettings("broker:9092", "events", "group", splits=2)
+    options = StreamOptions(uuid.uuid4().hex, tenant.name, tenant.url, kafka, shards=1)
+    return ShardWork(tenant.warehouse, options, Timeline.of(tenant.catalog))
+
+
 def restart(tenant: Tenant) -> None:
     """Load the one shard as a start without state does."""
-    kafka = KafkaSettings("broker:9092", "events", "group", splits=1)
-    options = StreamOptions(uuid.uuid4().hex, tenant.name, tenant.url, kafka, shards=1)
-    ShardWork(tenant.warehouse, options, Timeline.of(tenant.catalog)).load(0)
+    work(tenant).load(0)
 
 
 @pytest.fixture
@@ -54,3 +62,22 @@ def test_what_a_backfill_stored_a_moment_before_is_not_marked(tenant: Tenant) ->
     restart(tenant)
     assert tenant.dirty() == set()
     assert tenant.usage() == counted
+
+
+def test_what_a_split_has_stored_before_it_spoke_is_not_taken_for_counted(tenant: Tenant) -> None:
+    shards = work(tenant)
+    begun = time.time_ns() // 1000
+    shard = shards.load(0)
+    [loaded] = read_progress(tenant.warehouse, tenant.name)
+    later = begun + 3_600_000_000
+    tick = Delivery(0, 2, later, 0, None, tick=True, drained=False, signature="")
+    shards.receive(shard, tick)
+    shard.progressed_at = -3600.0
+    shards.flush(0, shard, splits=2)
+    [one] = read_progress(tenant.warehouse, tenant.name)
+    assert one.updated_at == loaded.updated_at
+    shards.receive(shard, structs.replace(tick, split=1, sent=later + 1))
+    shard.progressed_at = -3600.0
+    shards.flush(0, shard, splits=2)
+    [both] = read_progress(tenant.warehouse, tenant.name)
+    assert both.updated_at == later
