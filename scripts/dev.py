@@ -99,7 +99,7 @@ def check(paths: list[str]) -> int:
     """All checks, each to its end; only the named tests where there are some."""
     if paths:
         return run("pytest", *paths)
-    failed = [" ".join(command) for command in (*CHECKS, ("pytest", "-n", "2")) if run(*command)]
+    failed = [" ".join(command) for command in (*CHECKS, ("pytest", "-n", "3")) if run(*command)]
     say(f"failed: {', '.join(failed)}" if failed else "all checks passed")
     return 1 if failed else 0
 

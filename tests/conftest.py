@@ -30,6 +30,11 @@ settings.register_profile("shared", deadline=None, suppress_health_check=[Health
 settings.load_profile("shared")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What mostly waits for real services comes first, so that the others run beside it."""
+    items.sort(key=lambda item: "streaming" not in item.path.parts)
+
+
 @pytest.fixture(scope="session")
 def embedded_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The URL of the embedded warehouse of this process."""
