@@ -1,4 +1,7 @@
-"""Work that makes many objects and no cycles, without looking for cycles in between."""
+"""How often the collector of cycles looks through all that is loaded.
+
+Most objects here are made by the thousand and are garbage of no cycle.
+"""
 
 from __future__ import annotations
 
@@ -17,3 +20,14 @@ def without_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+def collect_seldom() -> None:
+    """Look for cycles once for many new objects."""
+    gc.set_threshold(50_000, 20, 20)
+
+
+def keep_what_is_there() -> None:
+    """Never look again at what is there now, which is never collected then."""
+    gc.collect()
+    gc.freeze()

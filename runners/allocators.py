@@ -1,18 +1,14 @@
-"""How the memory allocators of this process keep what was freed, and what looks for cycles.
+"""How the memory allocators of this process keep what was freed.
 
 A backfill and a stream take and free the same large buffers again and again. Four
 allocators serve them (C, polars, Arrow, ClickHouse), most of them tuned to give memory
 back to the system at once, which then clears every page anew: about a tenth of a run's
 processor time. Here they keep it for some seconds.
-
-The collector of cycles looks through all that is loaded whenever a few hundred objects
-were made: a sixth of the start of a command, though hardly any of it is ever garbage.
 """
 
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 
 _VARIABLES = {
@@ -39,8 +35,3 @@ def keep_freed_memory() -> None:
     if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
         for option, size in _GLIBC.items():
             mallopt(option, size)
-
-
-def collect_seldom() -> None:
-    """Look for cycles once for many new objects; to be called before others are loaded."""
-    gc.set_threshold(50_000, 20, 50)

@@ -6,7 +6,6 @@ once requests that have begun are answered.
 
 from __future__ import annotations
 
-import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
+from meters.collection import keep_what_is_there
 from meters.errors import BeammeterError
 from service.http_protocol import BoundedProtocol
 from service.settings import Settings
@@ -50,8 +50,7 @@ def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> No
     )
     server = uvicorn.Server(config)
     # What was made at the start stays for good: looking through it would stop all requests.
-    gc.collect()
-    gc.freeze()
+    keep_what_is_there()
     notice(f"listening at http://{shown}:{port}")
     with bound, _leaving_quietly():
         try:

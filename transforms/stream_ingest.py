@@ -12,7 +12,6 @@ before it is a durable row, of events or of quarantine; nothing is handed on ear
 from __future__ import annotations
 
 import functools
-import gc
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
+from meters.collection import collect_seldom, keep_what_is_there
 from meters.decode import Decoded, decode
 from meters.timeline import Timeline
 from meters.zones import LEAST_US
@@ -43,8 +43,6 @@ from transforms.stream_watermarks import WATERMARKS
 from warehouse.stats import Stats, insert_stats
 from warehouse.tracing import Traced, begin, span
 from warehouse.writes import insert_events, insert_quarantine
-
-_YOUNG = 50_000
 
 
 @beam.typehints.with_output_types(tuple[int, bytes])
@@ -188,13 +186,9 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
 
 @functools.cache
 def _collect_seldom() -> None:
-    """A poll makes thousands of objects: the collector would look at all others as often.
-
-    Once a process, as what is frozen is never collected.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_YOUNG, 20, 20)
+    """A poll makes thousands of objects: the collector would look at all others as often."""
+    keep_what_is_there()
+    collect_seldom()
 
 
 def _by_shard(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, pl.DataFrame]]:
