@@ -82,8 +82,10 @@ def usage_page(
     first = max(_FIRST_ROWS, min(_MOST_ROWS, limit * _ROWS_OF_A_CELL[granularity]))
     for series in _batches(warehouse, tenant, listed, after, first):
         # What was carried into the span comes from rows before it.
-        old = [each for each in series if selection.start is None or each.meter in carrying]
-        new = [each for each in series if each not in old]
+        old, new = series, list[Series]()
+        if selection.start is not None:
+            old = [each for each in series if each.meter in carrying]
+            new = [each for each in series if each.meter not in carrying]
         rows = pl.concat(
             from_stored(rows_of_series(warehouse, tenant, chosen, each))
             for chosen, each in ((ever, old), (selection, new))
