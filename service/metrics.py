@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.answered import answered
 from service.health import Monitor, Report
 from service.outcomes import Outcomes
 from warehouse.condition import Delay
@@ -178,18 +179,9 @@ class CountRequests:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
 
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noted)
-        finally:
-            route = getattr(scope.get("route"), "path", "none")
-            method = scope["method"] if route != "none" else "any"
+        def told(route: str, method: str, status: int) -> None:
             self._metrics.requests.labels(route, method, str(status)).inc()
             self._metrics.seconds.labels(route, method).observe(time.perf_counter() - began)
+
+        await answered(self._app, scope, receive, send, told)

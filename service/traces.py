@@ -5,8 +5,9 @@ The sender's `traceparent` is its parent, so that a trace goes through from the 
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.answered import answered
 from warehouse import tracing
 
 _PARENT = b"traceparent"
@@ -27,22 +28,12 @@ class Traces:
         parent = None if given is None else given.decode("latin-1")
         told = {"beammeter.request_id": scope.get("request_id", "")}
         with tracing.span("request", told, kind="server", parent=parent) as span:
-            status = 500
 
-            async def noted(message: Message) -> None:
-                nonlocal status
-                if message["type"] == "http.response.start":
-                    status = message["status"]
-                await send(message)
-
-            try:
-                await self._app(scope, receive, noted)
-            finally:
+            def ended(route: str, method: str, status: int) -> None:
                 if span is not None:
-                    # As in the metrics: what matches no route has no name of its own.
-                    route = getattr(scope.get("route"), "path", None)
-                    method = scope["method"] if route else "any"
-                    span.update_name(f"{method} {route or 'none'}")
+                    span.update_name(f"{method} {route}")
                     span.set_attribute("http.request.method", method)
-                    span.set_attribute("http.route", route or "none")
+                    span.set_attribute("http.route", route)
                     span.set_attribute("http.response.status_code", status)
+
+            await answered(self._app, scope, receive, send, ended)
