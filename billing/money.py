@@ -10,17 +10,16 @@ context of `decimal`, which rounds sums at 28 digits without a word, is never us
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal, Inexact
 from fractions import Fraction
 from functools import reduce
 from math import lcm
 
-from meters.numbers import plain
+from meters.numbers import EXACT, plain
 
 EXACT_DIGITS = 30
 """Significant digits of an exact amount that no decimal can write in full."""
 
-_EXACT = Context(prec=200, traps=[Inexact])
 _QUANTA = [Decimal(1).scaleb(-exponent) for exponent in range(7)]
 _ZEROS = [str(Decimal(0).scaleb(-exponent)) for exponent in range(7)]
 
@@ -44,7 +43,7 @@ def whole_units(amount: Decimal, exponent: int) -> int:
     Raises ValueError where `amount` has digits below the minor unit: rounding is
     a step of its own and happens once.
     """
-    scaled = amount.scaleb(exponent, _EXACT)
+    scaled = amount.scaleb(exponent, EXACT)
     units = int(scaled)
     if not amount.same_quantum(_QUANTA[exponent]) and units != scaled:
         raise ValueError(f"amount must have at most {exponent} decimals (got {amount})")
@@ -53,7 +52,7 @@ def whole_units(amount: Decimal, exponent: int) -> int:
 
 def from_minor_units(units: int, exponent: int) -> Decimal:
     """The amount of so many minor units, with exactly `exponent` decimals."""
-    return Decimal(units).scaleb(-exponent, _EXACT)
+    return Decimal(units).scaleb(-exponent, EXACT)
 
 
 def round_amount(exact: Fraction, exponent: int) -> Decimal:
@@ -63,7 +62,7 @@ def round_amount(exact: Fraction, exponent: int) -> Decimal:
 
 def add_amounts(amounts: Iterable[Decimal], exponent: int) -> Decimal:
     """The sum of rounded amounts of one currency: exact, or `decimal.Inexact` is raised."""
-    return reduce(_EXACT.add, amounts, from_minor_units(0, exponent))
+    return reduce(EXACT.add, amounts, from_minor_units(0, exponent))
 
 
 def format_amount(amount: Decimal, exponent: int) -> str:
@@ -78,7 +77,7 @@ def format_amount(amount: Decimal, exponent: int) -> str:
     if text[-exponent - 1 : -exponent] == "." and "E" not in text:
         return text
     try:
-        fixed = amount.quantize(_QUANTA[exponent], context=_EXACT)
+        fixed = amount.quantize(_QUANTA[exponent], context=EXACT)
     except Inexact:
         raise ValueError(f"amount must have at most {exponent} decimals (got {amount})") from None
     return str(fixed)

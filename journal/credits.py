@@ -10,15 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 
 from journal.journal import Journal
 from journal.records import Entry
 from journal.reversal import RESTORE
 from meters.catalog import Catalog, CreditGrant
+from meters.numbers import EXACT
 from meters.timestamps import format_instant
 
-_EXACT = Context(prec=200, traps=[Inexact])
 _ZERO = Decimal(0)
 
 
@@ -91,5 +91,5 @@ def _balance(
 def _sum(amounts: Iterable[Decimal]) -> Decimal:
     total = _ZERO
     for amount in amounts:
-        total = _EXACT.add(total, amount)
+        total = EXACT.add(total, amount)
     return total

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from typing import Any, Self
 
 from journal.address import SqliteFile, parse_journal_url
@@ -29,9 +29,9 @@ from journal.records import Changes, Document, Entry, History, Proposal, Recorde
 from journal.reversal import computed_from, reversals
 from journal.schema import migrate_journal
 from meters.errors import ConfigurationError
+from meters.numbers import EXACT
 from meters.timestamps import format_instant
 
-_EXACT = Context(prec=200, traps=[Inexact])
 _ENTRY = (
     "ledger_entry_id, customer, kind, account, grant_id, invoice_id, currency, amount, at, "
     "expires_at"
@@ -297,7 +297,7 @@ class Journal:
 def _book(entry: Entry, balances: dict[str, Decimal], granted: dict[str, Decimal]) -> None:
     """Add an entry to what is left of its grant."""
     amount, left = Decimal(entry.amount), balances.get(entry.grant_id, Decimal(0))
-    balances[entry.grant_id] = _EXACT.add(left, amount)
+    balances[entry.grant_id] = EXACT.add(left, amount)
     if entry.kind == "grant":
         granted[entry.grant_id] = amount
 

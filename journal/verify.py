@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from typing import Any
 
 from journal.chain import GENESIS, AuditEntry, content_hash
 from journal.database import Statements
+from meters.numbers import EXACT
 from meters.scalars import parse_json
 
-_EXACT = Context(prec=200, traps=[Inexact])
 _CHAIN = """
 SELECT tenant, seq, at, actor, action, object, reason, content_hash, prev_hash
 FROM audit_log WHERE tenant = ? ORDER BY seq
@@ -75,7 +75,7 @@ def _ledger(
     for seq, *values in statements.rows(_LEDGER, (tenant,)):
         found.setdefault(int(seq), set()).add(tuple(values))
         currency = str(values[6])
-        sums[currency] = _EXACT.add(sums.get(currency, Decimal(0)), Decimal(values[7]))
+        sums[currency] = EXACT.add(sums.get(currency, Decimal(0)), Decimal(values[7]))
     for seq, (_, text) in sorted(contents.items()):
         content: Any = parse_json(text)
         if {tuple(entry) for entry in content["entries"]} != found.pop(seq, set()):

@@ -24,6 +24,9 @@ LIMIT = 10**15
 
 NUMBER_PATTERN = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _NUMBER = re.compile(NUMBER_PATTERN)
+EXACT = Context(prec=200, traps=[Inexact])
+"""Arithmetic in which nothing is lost: what does not fit is an error."""
+
 _QUANTUM = Decimal(1).scaleb(-PLACES)
 _WIDE = Context(prec=100, rounding=ROUND_HALF_EVEN, traps=[])
 _SCALING = Context(prec=120, traps=[Inexact, Overflow])

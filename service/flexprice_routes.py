@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from typing import Any
 
 from fastapi import APIRouter
@@ -21,7 +21,7 @@ from starlette.responses import Response
 
 from meters.catalog import Catalog, Meter
 from meters.errors import Rejected
-from meters.numbers import parse_number, plain
+from meters.numbers import EXACT, parse_number, plain
 from meters.scalars import parse_json
 from meters.timestamps import format_instant
 from meters.zones import from_microseconds, microseconds
@@ -62,7 +62,6 @@ _AGGREGATIONS = {
     "SUM_WITH_MULTIPLIER": "sum",
 }
 _PROPERTY = "properties."
-_EXACT = Context(prec=200, traps=[Inexact])
 
 
 @router.post("/query")
@@ -247,7 +246,7 @@ def _answer(
 
 def _number(value: Decimal, factor: Decimal) -> Decimal:
     """With all its digits, as few as there are."""
-    return Decimal(plain(_EXACT.multiply(value, factor)))
+    return Decimal(plain(EXACT.multiply(value, factor)))
 
 
 def _meter_of(catalog: Catalog, asked: EventUsage) -> tuple[Meter, dict[str, list[str]]]:

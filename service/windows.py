@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Context, Decimal, Inexact
+from decimal import Decimal
 from typing import cast
 
 from meters.buckets import HOUR_US, hour_of
 from meters.catalog import Catalog
+from meters.numbers import EXACT
 from meters.periods import Periods
 from meters.zones import from_microseconds, microseconds
 from service.reader import wrong
@@ -25,7 +26,6 @@ from warehouse.usage_series import Selection
 
 MOST_WINDOWS = 50_000
 _MOST_MONTHS = 120
-_EXACT = Context(prec=200, traps=[Inexact])
 
 
 @dataclass(frozen=True)
@@ -96,5 +96,5 @@ def windowed_usage(
 def _sum(figures: Sequence[Figure]) -> tuple[Decimal, int]:
     value = Decimal(0)
     for figure in figures:
-        value = _EXACT.add(value, figure.value or Decimal(0))
+        value = EXACT.add(value, figure.value or Decimal(0))
     return value, sum(figure.events for figure in figures)
