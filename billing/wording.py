@@ -14,7 +14,7 @@ from decimal import Context, Decimal, localcontext
 from functools import lru_cache
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_date, format_datetime
+from babel.dates import format_date
 from babel.numbers import format_currency, format_decimal
 
 from billing.texts_de import GERMAN
@@ -80,11 +80,6 @@ class Words:
     def local_day(self, instant: datetime, zone: str) -> str:
         """The date that clocks of the zone show."""
         return self.day(instant.astimezone(zone_info(zone)).date())
-
-    def local_time(self, instant: datetime, zone: str) -> str:
-        """Date and time in a zone."""
-        at = instant.astimezone(zone_info(zone))
-        return format_datetime(at.replace(tzinfo=None), format="medium", locale=self._locale)
 
 
 @lru_cache(maxsize=256)

@@ -105,14 +105,6 @@ def show_invoices(invoices: Iterable[Invoice], form: Format) -> None:
             click.echo("nothing to bill")
 
 
-def show_invoice(invoice: Invoice, form: Format) -> None:
-    """One stored invoice."""
-    if form == "json":
-        print_json(invoice)
-    else:
-        show_invoices([invoice], form)
-
-
 def show_quote(invoice: Invoice, plan: str, form: Format) -> None:
     """One invoice object; people also see which plan was asked for."""
     if form == "json":

@@ -90,7 +90,7 @@ def _key(figure: Figure) -> tuple[str, str, str]:
 
 
 def _value(catalog: Catalog, figure: Figure, group: str | None) -> str | None:
-    """None where there is no one value: buckets of a group are not kept apart."""
+    """None where there is no one value, and for the groups of a meter with a bucket."""
     meter = catalog.meters_by_id[figure.meter]
     if figure.value is None or (group is not None and meter.bucket is not None):
         return None
