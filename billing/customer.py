@@ -126,8 +126,7 @@ def _chain(catalog: Catalog, slot: Slot, invoice: Invoice) -> Chain:
     """Which later invoices go on from what an invoice has left."""
     if catalog.entitlements_by_customer.get(slot.customer):
         return "customer"
-    entry = catalog.subscriptions_by_id[slot.subscription]
-    commitment = entry.commitment or catalog.plans_by_id[entry.plan].commitment
+    commitment = catalog.commitment_of(slot.subscription)
     goes_on = invoice.committed != NOTHING_COMMITTED
     if commitment is not None and (commitment.period == "year" or goes_on):
         return "subscription"
@@ -150,9 +149,11 @@ def tariffs_of(catalog: Catalog, subscription: str) -> Tariffs:
 
 
 def commitments_of(catalog: Catalog, subscription: str) -> Commitments | None:
-    """The commitment of a subscription, its own or its plan's."""
-    entry = catalog.subscriptions_by_id[subscription]
-    commitment = entry.commitment or catalog.plans_by_id[entry.plan].commitment
+    """How far a subscription is in its commitment, its own or its plan's."""
+    entry, commitment = (
+        catalog.subscriptions_by_id[subscription],
+        catalog.commitment_of(subscription),
+    )
     if commitment is None:
         return None
     return Commitments(entry.start, entry.trial_end or entry.start, entry.end, commitment)

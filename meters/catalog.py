@@ -137,6 +137,11 @@ class Catalog(Model):
             found[each.customer] = (*found.get(each.customer, ()), each)
         return found
 
+    def commitment_of(self, subscription: str) -> Commitment | None:
+        """The commitment of a subscription, its own or its plan's."""
+        entry = self.subscriptions_by_id[subscription]
+        return entry.commitment or self.plans_by_id[entry.plan].commitment
+
     def issuer_of(self, customer: Customer) -> Issuer:
         """Who issues the invoices of a customer."""
         for issuer in self.issuers:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
+from typing import Any
 
 from meters.aggregators import Reading
 from meters.catalog import Meter
@@ -57,6 +58,19 @@ def reading_of(
         value_hash=_hash(meter, value) if distinct else None,
     )
     return canonical_json(group), reading
+
+
+def reading_of_row(
+    meter: Meter, row: Mapping[str, Any], properties: Mapping[str, object]
+) -> tuple[str, Reading] | None:
+    """As `reading_of`, of a stored event whose properties are parsed."""
+    return reading_of(
+        meter,
+        event_name=row["event_name"],
+        event_id=row["event_id"],
+        timestamp=row["timestamp"],
+        properties=properties,
+    )
 
 
 def _scalar(value: object) -> str | None:

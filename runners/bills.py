@@ -13,7 +13,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
@@ -22,6 +21,7 @@ from runners import tables
 from runners.commands import Url, check_names, open_warehouse, remember
 from runners.journals import JournalUrl, existing_journal, up_to_date
 from runners.output import Format
+from transforms.invoices import place
 from warehouse.invoice_columns import TABLES
 
 Document = dict[str, Any]
@@ -80,32 +80,6 @@ def run_bill(
     tables.show_invoices(invoices, form)
 
 
-def bill_invoices(
-    catalog: Catalog,
-    url: Url,
-    journal: JournalUrl | None = None,
-    *,
-    as_of: datetime,
-    tenant: str,
-    customer: str | None = None,
-    preview: bool = False,
-    runner: str = "direct",
-) -> list[Document]:
-    """Drafts or previews of every period that ended, beside what is final, in a stable order."""
-    return list(
-        each_bill(
-            catalog,
-            url,
-            journal,
-            as_of=as_of,
-            tenant=tenant,
-            customer=customer,
-            preview=preview,
-            runner=runner,
-        )
-    )
-
-
 def each_bill(
     catalog: Catalog,
     url: Url,
@@ -117,14 +91,16 @@ def each_bill(
     preview: bool = False,
     runner: str = "direct",
 ) -> Iterator[Document]:
-    """As `bill_invoices`; all is written before the first one comes, and few are in memory."""
+    """Drafts or previews of every period that ended, beside what is final, in a stable order.
+
+    All is written before the first one comes, and few are in memory.
+    """
     with open_warehouse(url) as warehouse:
-        opened = existing_journal(journal, warehouse, tenant)
-        if not preview:
-            remember(warehouse, tenant, catalog)
-            if opened is not None:
-                up_to_date(opened, warehouse, tenant)
-        close(opened)
+        with existing_journal(journal, warehouse, tenant) as opened:
+            if not preview:
+                remember(warehouse, tenant, catalog)
+                if opened is not None:
+                    up_to_date(opened, warehouse, tenant)
         found = rate(
             catalog,
             url,
@@ -188,18 +164,5 @@ def rate(
 
 
 def in_order(invoices: list[Document]) -> list[Document]:
-    """Invoices by customer, billing date, subscription and id."""
+    """Invoices as `transforms.invoices.place` has them."""
     return sorted(invoices, key=place)
-
-
-def place(invoice: Document) -> tuple[str, str, str, str]:
-    """What documents are ordered by."""
-    names = ("customer", "billing_date", "subscription", "invoice_id")
-    customer, billing_date, subscription, invoice_id = (invoice[name] for name in names)
-    return customer, billing_date, subscription, invoice_id
-
-
-def close(journal: Journal | None) -> None:
-    """Close a journal, if there is one."""
-    if journal is not None:
-        journal.close()

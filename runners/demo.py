@@ -30,12 +30,12 @@ from meters.reading import UsageCell, read_usage
 from meters.usage import from_stored
 from runners import tables
 from runners.backfill import backfill_counts
-from runners.bills import Document, bill_invoices
+from runners.bills import Document, each_bill
 from runners.cli_options import EMBEDDED
 from runners.commands import Url, open_warehouse
 from runners.demo_events import demo_files
 from runners.explained import page, to_pdf
-from runners.finalize import Finalizing, finalize_invoices
+from runners.finalize import Finalizing, each_final
 from runners.journals import JournalUrl, journal_url, open_journal
 from runners.output import Format, notice, print_json, print_table
 from warehouse import queries
@@ -118,16 +118,9 @@ def run_demo(folder: Path, form: Format) -> None:
     usage = _usage(catalog, url)
     notice(f"billing as of {AS_OF:%Y-%m-%d %H:%M} UTC")
     journal = journal_url(None, url[0])
-    finalize_invoices(
-        catalog,
-        url,
-        journal,
-        Finalizing(ACTOR, issue_date=AS_OF.date()),
-        as_of=AS_OF,
-        tenant=TENANT,
-        customer=FINAL,
-    )
-    invoices = bill_invoices(catalog, url, journal, as_of=AS_OF, tenant=TENANT)
+    finalizing = Finalizing(ACTOR, issue_date=AS_OF.date())
+    list(each_final(catalog, url, journal, finalizing, as_of=AS_OF, tenant=TENANT, customer=FINAL))
+    invoices = list(each_bill(catalog, url, journal, as_of=AS_OF, tenant=TENANT))
     invoices.sort(key=lambda each: each["status"] == "finalized")
     written = _write_documents(folder, url, journal, invoices[-1])
     if form == "json":

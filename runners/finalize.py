@@ -26,12 +26,13 @@ from meters.catalog import Catalog, Issuer
 from meters.errors import ConfigurationError, JournalError
 from meters.scalars import parse_json
 from meters.timeline import Timeline
-from runners.bills import Document, in_order, place, rate
+from runners.bills import Document, in_order, rate
 from runners.catalogs import timeline_for
 from runners.commands import Url, open_warehouse, remember
 from runners.gate import UsagePeriod, examine, reasons
 from runners.journals import JournalUrl, open_journal
 from runners.output import notice
+from transforms.invoices import place
 from transforms.projection import project
 from warehouse.client import Warehouse
 from warehouse.invoices import write_invoices
@@ -66,37 +67,6 @@ class Decided:
     held: list[Document]
 
 
-def finalize_invoices(
-    catalog: Catalog,
-    url: Url,
-    journal_url: JournalUrl | None,
-    finalizing: Finalizing,
-    *,
-    as_of: datetime,
-    tenant: str,
-    customer: str | None = None,
-    runner: str = "direct",
-) -> list[Document]:
-    """Finalizes every invoice that is due and settled; returns all that are due.
-
-    Those that are not settled are held, with the reason. A second run, or one after a
-    kill, returns the same documents. Raises ConfigurationError, before anything is
-    written, for a date of issue before the last one of an issuer.
-    """
-    return list(
-        each_final(
-            catalog,
-            url,
-            journal_url,
-            finalizing,
-            as_of=as_of,
-            tenant=tenant,
-            customer=customer,
-            runner=runner,
-        )
-    )
-
-
 def each_final(
     catalog: Catalog,
     url: Url,
@@ -108,7 +78,13 @@ def each_final(
     customer: str | None = None,
     runner: str = "direct",
 ) -> Iterator[Document]:
-    """As `finalize_invoices`; all is final before the first one comes, and few are in memory."""
+    """Finalizes every invoice that is due and settled; yields all that are due.
+
+    Those that are not settled are held, with the reason. A second run, or one after a
+    kill, yields the same documents. All is final before the first one comes, and few are in
+    memory. Raises ConfigurationError, before anything is written, for a date of issue
+    before the last one of an issuer.
+    """
     rounds: list[IO[bytes]] = []
     with (
         contextlib.ExitStack() as files,

@@ -256,13 +256,11 @@ def stored(
     url: Url, journal: JournalUrl | None, tenant: str
 ) -> Iterator[tuple[Warehouse, Journal | None]]:
     """Warehouse and journal, to read from."""
-    with open_warehouse(url) as warehouse:
-        opened = existing_journal(journal, warehouse, tenant)
-        try:
-            yield warehouse, opened
-        finally:
-            if opened is not None:
-                opened.close()
+    with (
+        open_warehouse(url) as warehouse,
+        existing_journal(journal, warehouse, tenant) as opened,
+    ):
+        yield warehouse, opened
 
 
 def _show(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from journal.address import journal_beside, parse_journal_url
 from journal.journal import Journal
@@ -41,8 +43,11 @@ def open_journal(url: JournalUrl | None) -> Journal:
     return Journal.connect(url[0], from_environment=url[1])
 
 
-def existing_journal(url: JournalUrl | None, warehouse: Warehouse, tenant: str) -> Journal | None:
-    """The journal where there is one, its projections brought up to date.
+@contextmanager
+def existing_journal(
+    url: JournalUrl | None, warehouse: Warehouse, tenant: str
+) -> Iterator[Journal | None]:
+    """The journal where there is one, open during the block.
 
     Raises ConfigurationError where the warehouse has final documents and its journal is
     not known.
@@ -50,13 +55,12 @@ def existing_journal(url: JournalUrl | None, warehouse: Warehouse, tenant: str) 
     journal = None
     if url is not None:
         journal = Journal.connect_existing(url[0], from_environment=url[1])
-    if journal is not None:
-        return journal
-    if projected_until(warehouse, tenant):
+    if journal is None and projected_until(warehouse, tenant):
         raise _unnamed(
             "must name the journal of the invoices that were finalized in this warehouse"
         )
-    return None
+    with nullcontext() if journal is None else journal:
+        yield journal
 
 
 def up_to_date(journal: Journal, warehouse: Warehouse, tenant: str) -> Journal:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
-from runners.bills import close
 from runners.cli_options import catalog_path
 from runners.commands import Url, open_warehouse, remember
-from runners.journals import JournalUrl, existing_journal, journal_url
+from runners.journals import existing_journal, journal_url
 from runners.local_stream import LocalStream
 from runners.output import notice
 from runners.quarantine import replay_counts
@@ -77,7 +75,10 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
             keys,
             catalog,
             warehouse,
-            journal=_journals(journal_url(command.journal, url[0]), warehouse, command.tenant),
+            # Opened for each request, as it may come to be while the server runs.
+            journal=partial(
+                existing_journal, journal_url(command.journal, url[0]), warehouse, command.tenant
+            ),
             replay=partial(replay_counts, catalog, url, tenant=command.tenant),
         )
         if command.bootstrap is not None:
@@ -101,22 +102,6 @@ def run_serve(path: str | None, url: Url, key_file: Path, command: ServeCommand)
         service = replace(service, monitor=monitor)
         first_key(keys, command.tenant)
         serve(create_app(service), settings, notice)
-
-
-def _journals(
-    url: JournalUrl | None, warehouse: Warehouse, tenant: str
-) -> Callable[[], AbstractContextManager[Journal | None]]:
-    """Opens the journal for one request; it may come to be while the server runs."""
-
-    @contextmanager
-    def opened() -> Iterator[Journal | None]:
-        found = existing_journal(url, warehouse, tenant)
-        try:
-            yield found
-        finally:
-            close(found)
-
-    return opened
 
 
 def _intake(sink: Sink, settings: Settings) -> Intake:

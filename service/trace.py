@@ -20,7 +20,7 @@ from meters.catalog import Catalog, Meter
 from meters.errors import Rejected
 from meters.numbers import from_scaled, plain
 from meters.periods import Periods, Span, calendar_months
-from meters.readings import reading_of
+from meters.readings import reading_of_row
 from meters.scalars import canonical_json, parse_json
 from meters.timestamps import format_instant
 from service.answers import shown
@@ -149,13 +149,7 @@ def _metered(
     properties = parse_json(row["properties"])
     assert isinstance(properties, dict)
     try:
-        measured = reading_of(
-            meter,
-            event_name=row["event_name"],
-            event_id=row["event_id"],
-            timestamp=at,
-            properties=properties,
-        )
+        measured = reading_of_row(meter, row, properties)
     except Rejected as error:
         return {**found, "result": "refused", "reason": error.reason, "detail": error.detail}
     if measured is None:

@@ -19,7 +19,7 @@ from meters.buckets import hour_of
 from meters.catalog import Catalog, Meter, UsageCharge
 from meters.errors import Rejected
 from meters.numbers import from_scaled, plain
-from meters.readings import reading_of
+from meters.readings import reading_of_row
 from meters.scalars import canonical_json, parse_json
 from meters.timeline import Timeline
 from meters.timestamps import format_instant, parse_timestamp
@@ -132,13 +132,7 @@ def _reading(
     if meter is None:
         return None
     try:
-        found = reading_of(
-            meter,
-            event_name=row["event_name"],
-            event_id=row["event_id"],
-            timestamp=at,
-            properties=properties,
-        )
+        found = reading_of_row(meter, row, properties)
     except Rejected:
         return None
     owner = attribution.subscription_for(slot.customer, line.meter, at, explicit)

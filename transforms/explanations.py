@@ -38,7 +38,6 @@ from meters.scalars import canonical_json
 from meters.timestamps import format_instant, parse_timestamp
 from meters.usage import from_stored
 from meters.zones import MICROSECOND
-from transforms.catalogs import stored_timeline
 from transforms.invoices import past_of, read_slots, slots_until
 from transforms.quantities import Quantities
 from warehouse import queries
@@ -71,7 +70,7 @@ def explain(
 
     `history` is what was final before the document (`history_of`).
     """
-    quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
+    quantities = Quantities.in_time(catalog, warehouse, tenant)
     past = past_of(history)
     slots = _slots(quantities, catalog, document, past, tenant)
     slot = slot_of(catalog, document)

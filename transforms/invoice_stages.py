@@ -13,7 +13,7 @@ from concurrent.futures import Future
 import apache_beam as beam
 from apache_beam.coders import Coder
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms import progress
@@ -103,8 +103,7 @@ class RateParts(beam.DoFn):  # type: ignore[misc]
     def finish_bundle(self) -> Iterator[WindowedValue]:
         """Wait for what is being rated."""
         while self._pending:
-            rated = _counted(self._pending.popleft().result())
-            yield WindowedValue(rated, GlobalWindow().max_timestamp(), [GlobalWindow()])
+            yield GlobalWindows.windowed_value(_counted(self._pending.popleft().result()))
 
     def teardown(self) -> None:
         """End the processes, and close the journal."""

@@ -27,7 +27,7 @@ from billing.quantities import UsageOf
 from billing.slots import Slot
 from billing.thresholds import candidates, final_parts, usage_end
 from journal.journal import Journal
-from journal.records import Document, History
+from journal.records import NO_HISTORY, Document, History
 from meters.catalog import Catalog, Charge, Subscription
 from meters.collection import without_collection
 from meters.currencies import currency_exponent
@@ -211,6 +211,12 @@ class Rater:
         return RatedPart(invoices, entries, versions, finals)
 
 
+def history_now(journal: Journal | None, tenant: str, customer: str) -> History:
+    """What is final of a customer; a `journal` of None stands for one without documents."""
+    found = {} if journal is None else journal.histories(tenant, [customer])
+    return found.get(customer, NO_HISTORY)
+
+
 def past_of(history: History) -> Past:
     """What rating needs of a customer's history."""
     final: dict[str, Carried] = {}
@@ -298,6 +304,13 @@ def _usage_of(quantities: Quantities, slots: Sequence[Slot]) -> list[list[dict[s
             charges.append(() if cut.tariff is None else cut.tariff.charges)
     found = iter(quantities.of(spans, charges, wholes))
     return [[next(found) for _ in slot.cuts] for slot in slots]
+
+
+def place(invoice: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """What documents are ordered by: customer, billing date, subscription and id."""
+    names = ("customer", "billing_date", "subscription", "invoice_id")
+    customer, billing_date, subscription, invoice_id = (invoice[name] for name in names)
+    return customer, billing_date, subscription, invoice_id
 
 
 def to_proposals(part: RatedPart) -> Iterator[str]:

@@ -23,7 +23,7 @@ from msgspec import structs
 from billing.customer import SlotUsage, bill_customer
 from billing.invoice import NOTHING_COMMITTED, Committed, Invoice
 from billing.money import round_amount
-from billing.past import NO_PAST, Past
+from billing.past import Past
 from billing.quantities import UsageOf
 from billing.slots import Slot
 from journal.journal import Journal
@@ -34,8 +34,7 @@ from meters.currencies import currency_exponent
 from meters.numbers import PLACES
 from meters.periods import Periods
 from meters.zones import MICROSECOND
-from transforms.catalogs import stored_timeline
-from transforms.invoices import past_of, slots_until
+from transforms.invoices import history_now, past_of, slots_until
 from transforms.quantities import Quantities
 from warehouse.client import Warehouse
 
@@ -71,9 +70,9 @@ def open_periods(
     One whose invoice is final already is not open. `journal` None stands for one in which
     nothing is final.
     """
-    history = None if journal is None else journal.histories(tenant, [customer]).get(customer)
-    past = NO_PAST if history is None else past_of(history)
-    quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
+    history = history_now(journal, tenant, customer)
+    past = past_of(history)
+    quantities = Quantities.in_time(catalog, warehouse, tenant)
     to_date: list[SlotUsage] = []
     for entry in catalog.subscriptions:
         if entry.customer == customer and entry.start <= at:
@@ -94,7 +93,7 @@ def open_periods(
             commitment=commitment,
         )
         for name, invoice in sorted(_open(bills[0], at).items())
-        for commitment in (_commitment(catalog, name),)
+        for commitment in (catalog.commitment_of(name),)
     ]
 
 
@@ -132,7 +131,7 @@ class _Before:
     """What counts in a period before its invoice: carried over, and billed at thresholds."""
 
     def __init__(
-        self, slots: Sequence[SlotUsage], past: Past, history: History | None, tenant: str
+        self, slots: Sequence[SlotUsage], past: Past, history: History, tenant: str
     ) -> None:
         self._carried: dict[str, tuple[datetime, Committed]] = {}
         for slot, _ in sorted(slots, key=lambda each: each[0].billing_date):
@@ -141,7 +140,7 @@ class _Before:
                 self._carried[slot.subscription] = slot.billing_date, carried.committed
         self._parts = [
             dict[str, Any](each.document)
-            for name, each in (() if history is None else history.documents.items())
+            for name, each in history.documents.items()
             if name in past.final and past.final[name].within
         ]
 
@@ -208,8 +207,3 @@ def _times(usage: UsageOf, factor: Fraction) -> UsageOf:
         for keys, found in usage.groups.items()
     }
     return structs.replace(usage, value=value, groups=groups)
-
-
-def _commitment(catalog: Catalog, subscription: str) -> Commitment | None:
-    entry = catalog.subscriptions_by_id[subscription]
-    return entry.commitment or catalog.plans_by_id[entry.plan].commitment

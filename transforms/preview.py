@@ -13,12 +13,10 @@ from datetime import datetime
 from typing import Any
 
 from billing.customer import bill_customer
-from billing.past import NO_PAST
 from journal.journal import Journal
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_hash
-from transforms.catalogs import stored_timeline
-from transforms.invoices import final_documents, past_of, slots_until
+from transforms.invoices import final_documents, history_now, past_of, place, slots_until
 from transforms.quantities import Quantities
 from warehouse.client import Warehouse
 
@@ -36,9 +34,9 @@ def preview_invoices(
     A finalized period has its finalized document, others a preview with the id that the
     draft will have. `journal` None stands for one in which nothing is final.
     """
-    history = None if journal is None else journal.histories(tenant, [customer]).get(customer)
-    past = NO_PAST if history is None else past_of(history)
-    quantities = Quantities(catalog, warehouse, tenant, lambda: stored_timeline(warehouse, tenant))
+    history = history_now(journal, tenant, customer)
+    past = past_of(history)
+    quantities = Quantities.in_time(catalog, warehouse, tenant)
     own = [entry for entry in catalog.subscriptions if entry.customer == customer]
     slots = slots_until(quantities, catalog, own, {customer: past}, tenant=tenant, as_of=as_of)
     invoices = bill_customer(
@@ -50,8 +48,5 @@ def preview_invoices(
         past=past,
     )
     documents: list[dict[str, Any]] = [invoice.to_dict() for invoice in invoices]
-    if history is not None:
-        documents += map(dict, final_documents(history, past, slots, tenant))
-    return sorted(
-        documents, key=lambda d: (d["billing_date"], str(d["subscription"]), d["invoice_id"])
-    )
+    documents += map(dict, final_documents(history, past, slots, tenant))
+    return sorted(documents, key=place)

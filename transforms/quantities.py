@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import pyarrow as pa
 from msgspec import structs
@@ -30,12 +31,13 @@ from meters.catalog import Aggregation, Catalog, Charge, DynamicPrice, Meter, Us
 from meters.errors import Rejected
 from meters.numbers import from_scaled, parse_number
 from meters.periods import Span
-from meters.readings import reading_of
+from meters.readings import reading_of_row
 from meters.scalars import parse_json
 from meters.timeline import Timeline
 from meters.usage import state_of
 from meters.zones import local_date
 from transforms.carried import Carried
+from transforms.catalogs import stored_timeline
 from warehouse.client import Warehouse
 from warehouse.effective import effective_events
 from warehouse.merging import (
@@ -69,6 +71,11 @@ class Quantities:
         self._warehouse = warehouse
         self._tenant = tenant
         self._attributions: dict[int, Attribution] = {}
+
+    @classmethod
+    def in_time(cls, catalog: Catalog, warehouse: Warehouse, tenant: str) -> Self:
+        """By the catalogs that the warehouse has of the tenant, which is asked where they count."""
+        return cls(catalog, warehouse, tenant, cache(lambda: stored_timeline(warehouse, tenant)))
 
     def of(
         self,
@@ -306,13 +313,7 @@ class Quantities:
                     continue
                 then = known
             try:
-                found = reading_of(
-                    then,
-                    event_name=row["event_name"],
-                    event_id=row["event_id"],
-                    timestamp=at,
-                    properties=row["properties"],
-                )
+                found = reading_of_row(then, row, row["properties"])
             except Rejected:  # in quarantine for this meter since it was measured
                 continue
             attribution = self._attribution(version, timeline)

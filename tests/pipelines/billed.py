@@ -29,24 +29,28 @@ class Bills:
 
     def finalize(self, as_of: str) -> list[Row]:
         """Finalize what is due."""
-        return finalize.finalize_invoices(
-            self.tenant.catalog,
-            self.url,
-            self.journal,
-            finalize.Finalizing("ana"),
-            as_of=parse_timestamp(as_of),
-            tenant=self.tenant.name,
+        return list(
+            finalize.each_final(
+                self.tenant.catalog,
+                self.url,
+                self.journal,
+                finalize.Finalizing("ana"),
+                as_of=parse_timestamp(as_of),
+                tenant=self.tenant.name,
+            )
         )
 
     def preview(self, as_of: str) -> list[Row]:
         """What is due, and what is final."""
-        return bills.bill_invoices(
-            self.tenant.catalog,
-            self.url,
-            self.journal,
-            as_of=parse_timestamp(as_of),
-            tenant=self.tenant.name,
-            preview=True,
+        return list(
+            bills.each_bill(
+                self.tenant.catalog,
+                self.url,
+                self.journal,
+                as_of=parse_timestamp(as_of),
+                tenant=self.tenant.name,
+                preview=True,
+            )
         )
 
     def void(self, number: str) -> None:

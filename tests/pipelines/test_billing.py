@@ -284,11 +284,13 @@ def test_the_command_reads_back_every_invoice_whatever_the_ids_hold(new_tenant: 
     tenant = new_tenant(
         Catalog.model_validate({**catalog, "meters": CATALOG.meters, "plans": CATALOG.plans})
     )
-    invoices = bills.bill_invoices(
-        tenant.catalog,
-        (tenant.url, False),
-        as_of=parse_timestamp(AS_OF),
-        tenant=tenant.name,
-        preview=True,
+    invoices = list(
+        bills.each_bill(
+            tenant.catalog,
+            (tenant.url, False),
+            as_of=parse_timestamp(AS_OF),
+            tenant=tenant.name,
+            preview=True,
+        )
     )
     assert {each["customer"] for each in invoices} == {odd, "c1", "c2"}

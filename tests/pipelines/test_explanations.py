@@ -64,8 +64,8 @@ def world(
         mapping=ColumnMapping(),
         tenant=tenant,
     )
-    drafts = bills.bill_invoices(
-        catalog, url, as_of=datetime(2026, 11, 1, tzinfo=UTC), tenant=tenant
+    drafts = list(
+        bills.each_bill(catalog, url, as_of=datetime(2026, 11, 1, tzinfo=UTC), tenant=tenant)
     )
     return tenant, folder, drafts
 

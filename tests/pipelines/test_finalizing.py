@@ -31,13 +31,15 @@ WORLD = Catalog.model_validate(
 
 def finalized(tenant: Tenant) -> list[tuple[str, str, str]]:
     journal: JournalUrl = f"sqlite://{tenant.folder}/journal.sqlite3", False
-    found = finalize.finalize_invoices(
-        tenant.catalog,
-        (tenant.url, False),
-        journal,
-        finalize.Finalizing("ana", issue_date=date(2026, 3, 2)),
-        as_of=parse_timestamp("2026-03-01T00:00:00Z"),
-        tenant=tenant.name,
+    found = list(
+        finalize.each_final(
+            tenant.catalog,
+            (tenant.url, False),
+            journal,
+            finalize.Finalizing("ana", issue_date=date(2026, 3, 2)),
+            as_of=parse_timestamp("2026-03-01T00:00:00Z"),
+            tenant=tenant.name,
+        )
     )
     return [(each["customer"], each["billing_date"], each["number"]) for each in found]
 

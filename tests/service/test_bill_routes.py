@@ -15,8 +15,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from meters.catalog import Catalog
-from runners.bills import bill_invoices
-from runners.finalize import Finalizing, finalize_invoices
+from runners.bills import each_bill
+from runners.finalize import Finalizing, each_final
 from runners.journals import JournalUrl, existing_journal
 from service.app import create_app
 from service.context import Service
@@ -86,14 +86,13 @@ def billed(
     sent = events(200)
     tenant.backfill(sent)
     finalizing = Finalizing("ana", "a test needs no gate", date(2026, 11, 20))
-    finalize_invoices(catalog, url, journal, finalizing, as_of=OCTOBER, tenant=folder.name)
-    drafts = bill_invoices(catalog, url, journal, as_of=NOVEMBER, tenant=folder.name)
+    list(each_final(catalog, url, journal, finalizing, as_of=OCTOBER, tenant=folder.name))
+    drafts = list(each_bill(catalog, url, journal, as_of=NOVEMBER, tenant=folder.name))
 
     @contextmanager
     def opened() -> Iterator[Any]:
-        found = existing_journal(journal, embedded, folder.name)
-        assert found is not None
-        with found:
+        with existing_journal(journal, embedded, folder.name) as found:
+            assert found is not None
             yield found
 
     keys = KeyStore(folder / "keys.json")
@@ -107,13 +106,15 @@ def test_a_preview_is_that_of_the_command(
     billed: tuple[World, JournalUrl, list[Row]], embedded_url: str, as_of: Any
 ) -> None:
     world, journal, _ = billed
-    wanted = bill_invoices(
-        world.catalog,
-        (embedded_url, False),
-        journal,
-        as_of=as_of,
-        tenant=world.tenant.name,
-        preview=True,
+    wanted = list(
+        each_bill(
+            world.catalog,
+            (embedded_url, False),
+            journal,
+            as_of=as_of,
+            tenant=world.tenant.name,
+            preview=True,
+        )
     )
     for customer in ("acme", "b/ra", "Ωmega"):
         found = world.read("/v1/invoices/preview", customer=customer, as_of=as_of.isoformat())
@@ -128,7 +129,7 @@ def test_a_preview_without_anything_final_is_that_of_the_command(
 ) -> None:
     at = START + timedelta(days=75)
     given = {"as_of": at, "tenant": world.tenant.name, "customer": "acme", "preview": True}
-    wanted = bill_invoices(world.catalog, (embedded_url, False), **given)
+    wanted = list(each_bill(world.catalog, (embedded_url, False), **given))
     found = world.read("/v1/invoices/preview", customer="acme", as_of=at.isoformat())
     assert found["items"] == wanted
     assert {each["status"] for each in wanted} == {"preview"}
@@ -170,7 +171,8 @@ def test_a_journal_that_is_not_known_is_said(
 
     @contextmanager
     def unknown() -> Iterator[Any]:
-        yield existing_journal(None, world.warehouse, world.tenant.name)
+        with existing_journal(None, world.warehouse, world.tenant.name) as found:
+            yield found
 
     service = Service(
         world.service.settings, world.keys, world.catalog, world.warehouse, journal=unknown

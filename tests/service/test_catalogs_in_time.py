@@ -20,7 +20,7 @@ from meters.reading import read_usage
 from meters.timestamps import format_instant
 from meters.zones import microseconds
 from runners.backfill import backfill_counts
-from runners.bills import bill_invoices
+from runners.bills import each_bill
 from runners.catalogs import catalog_to_read
 from runners.commands import usage_before
 from service.app import _learn, create_app
@@ -146,7 +146,7 @@ def test_a_server_goes_by_catalogs_that_are_announced_while_it_runs(served: Worl
     }
     # Bills are those of the catalog in force: one that takes effect later bills nobody yet.
     as_of = START + timedelta(days=40)
-    bills = bill_invoices(NEW, url, as_of=as_of, tenant=world.tenant.name, preview=True)
+    bills = list(each_bill(NEW, url, as_of=as_of, tenant=world.tenant.name, preview=True))
     query = {"customer": "later", "as_of": as_of.isoformat()}
     previewed = world.read("/v1/invoices/preview", **query)["items"]
     assert previewed == [each for each in bills if each["customer"] == "later"]

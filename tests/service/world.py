@@ -17,7 +17,7 @@ import httpx
 from fastapi.testclient import TestClient
 
 from meters.catalog import Catalog
-from runners.bills import bill_invoices
+from runners.bills import each_bill
 from service.app import create_app
 from service.context import Service
 from service.keys import KeyStore, Right
@@ -195,8 +195,8 @@ def opened(warehouse: Warehouse, url: str, folder: Path) -> Iterator[World]:
     tenant = Tenant(warehouse, url, name, Catalog.model_validate(CATALOG), folder)
     sent = events()
     tenant.backfill(sent)
-    invoices = bill_invoices(
-        tenant.catalog, (url, False), as_of=START + timedelta(days=60), tenant=name
+    invoices = list(
+        each_bill(tenant.catalog, (url, False), as_of=START + timedelta(days=60), tenant=name)
     )
     keys = KeyStore(folder / "keys.json")
     service = Service(Settings(tenant=name), keys, tenant.catalog, warehouse)
