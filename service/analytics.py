@@ -62,7 +62,7 @@ def analyze(
         for each in _figures(catalog, warehouse, tenant, selection, [*by, step], group, meters):
             item = items[_key(each)]
             item["window_size"] = window
-            item.setdefault("points", []).append(_point(catalog, each, step, group))
+            item.setdefault("points", []).append(_point(each, step))
     if group is None and not selection.groups:
         _add_costs(catalog, warehouse, tenant, selection, list(items.values()))
     for item in items.values():
@@ -89,14 +89,6 @@ def _key(figure: Figure) -> tuple[str, str, str]:
     return figure.meter, figure.keys["subscription"], figure.keys.get("group", "")
 
 
-def _value(catalog: Catalog, figure: Figure, group: str | None) -> str | None:
-    """None where there is no one value, and for the groups of a meter with a bucket."""
-    meter = catalog.meters_by_id[figure.meter]
-    if figure.value is None or (group is not None and meter.bucket is not None):
-        return None
-    return plain(figure.value)
-
-
 def _item(catalog: Catalog, figure: Figure, group: str | None, types: Mapping[str, str]) -> Row:
     meter = catalog.meters_by_id[figure.meter]
     found: Row = {
@@ -107,8 +99,8 @@ def _item(catalog: Catalog, figure: Figure, group: str | None, types: Mapping[st
         "aggregation_type": types[meter.aggregation],
         "event_count": figure.events,
     }
-    if (value := _value(catalog, figure, group)) is not None:
-        found["total_usage"] = value
+    if figure.value is not None:
+        found["total_usage"] = plain(figure.value)
     if figure.keys["subscription"]:
         found["subscription_id"] = figure.keys["subscription"]
     if group is not None and (text := figure.keys["group"]):
@@ -117,11 +109,11 @@ def _item(catalog: Catalog, figure: Figure, group: str | None, types: Mapping[st
     return found
 
 
-def _point(catalog: Catalog, figure: Figure, step: Dimension, group: str | None) -> Row:
+def _point(figure: Figure, step: Dimension) -> Row:
     at: datetime = figure.keys[step]
     point: Row = {"timestamp": format_instant(at), "event_count": figure.events}
-    if (value := _value(catalog, figure, group)) is not None:
-        point["usage"] = value
+    if figure.value is not None:
+        point["usage"] = plain(figure.value)
     return point
 
 

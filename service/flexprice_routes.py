@@ -308,8 +308,8 @@ def _group_of(meter: Meter, asked: EventUsage) -> str | None:
         given = [_PROPERTY + asked.group_by_property]
     for number, name in enumerate(given):
         known_key = name.removeprefix(_PROPERTY) in meter.group_by
-        if number or not name.startswith(_PROPERTY) or not known_key or meter.bucket is not None:
-            keys = [] if meter.bucket is not None else [_PROPERTY + key for key in meter.group_by]
+        if number or not name.startswith(_PROPERTY) or not known_key:
+            keys = [_PROPERTY + key for key in meter.group_by]
             raise wrong(f"group_by[{number}]", name, f"one of the meter's: {_listed(keys)}")
     return given[0].removeprefix(_PROPERTY) if given else None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -197,6 +198,46 @@ def test_filters_on_groups_and_sums_over_groups(world: World, client: Any) -> No
     assert ask(world, "usage", multiplier="0.1", **IN_JSON)["value"] == Decimal(len(calls)) / 10
 
 
+def peaks(world: World, **wanted: str) -> dict[tuple[str, str, datetime], Decimal]:
+    """The greatest value of each region in each local hour of a customer, by the events."""
+    found: dict[tuple[str, str, datetime], Decimal] = {}
+    for row in counted(world):
+        if row["event_name"] != "call" or row["event_id"] == "half":
+            continue
+        if any(row[name] != value for name, value in wanted.items()):
+            continue
+        name = row["external_customer_id"]
+        zone = ZoneInfo(world.catalog.customers_by_id[name].time_zone)
+        hour = datetime.fromisoformat(row["timestamp"]).astimezone(zone)
+        hour = hour.replace(minute=0, second=0, microsecond=0).astimezone(UTC)
+        key = (name, json.dumps(row["properties"].get("region")), hour)
+        found[key] = max(found.get(key, Decimal(0)), Decimal(row["properties"]["tokens"]))
+    return found
+
+
+def test_buckets_are_those_of_each_group_where_usage_is_asked_by_group(world: World) -> None:
+    wanted = peaks(world)
+    asked = {
+        "aggregation_type": "MAX",
+        "property_name": "tokens",
+        "bucket_size": "HOUR",
+        "group_by": ["properties.region"],
+        **IN_JSON,
+    }
+    assert ask(world, "usage", **asked)["value"] == sum(wanted.values())
+    whole: dict[tuple[str, datetime], Decimal] = {}
+    for (name, _, hour), value in wanted.items():
+        whole[name, hour] = max(whole.get((name, hour), Decimal(0)), value)
+    assert sum(whole.values()) != sum(wanted.values())
+    together = ask(world, "usage", **{**asked, "group_by": []})["value"]
+    assert together == sum(whole.values())
+    days: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for (_, _, hour), value in peaks(world, external_customer_id="acme").items():
+        days[hour.strftime("%Y-%m-%dT00:00:00Z")] += value
+    found = ask(world, "usage", **asked, external_customer_id="acme", window_size="DAY")
+    assert {each["window_size"]: each["value"] for each in found["results"]} == days
+
+
 @pytest.mark.parametrize(("window", "hours"), [("HOUR", 1), ("3HOUR", 3), ("12HOUR", 12)])
 def test_windows_of_hours_begin_at_midnight(world: World, window: str, hours: int) -> None:
     wanted: Counter[str] = Counter()
@@ -297,6 +338,24 @@ def test_analytics_by_group_are_usage_alone(world: World, client: Any) -> None:
         found[item.properties["region"]] += int(item.total_usage)
     assert found == wanted
     assert got.total_cost is None
+    sums: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for (_, region, _), value in peaks(world, external_customer_id="acme").items():
+        sums[region] += value
+    body = {
+        "external_customer_id": "acme",
+        "feature_ids": ["peaks"],
+        "group_by": ["properties.region"],
+        "window_size": "DAY",
+        **IN_JSON,
+    }
+    found_peaks: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for row in ask(world, "analytics", **body)["items"]:
+        region = row["properties"]["region"]
+        key = region if region in sums else json.dumps(region)
+        found_peaks[key] += Decimal(row["total_usage"])
+        points = [Decimal(point["usage"]) for point in row["points"]]
+        assert sum(points) == Decimal(row["total_usage"])
+    assert found_peaks == sums
     filtered = client.events.get_usage_analytics(
         external_customer_id="acme",
         feature_ids=["calls"],
