@@ -46,14 +46,13 @@ class Shard:
     progressed_at: float = 0.0
 
     def counted_until(self, splits: int) -> int:
-        """Until when all that the splits have stored is counted; 0 where none has spoken.
+        """Until when all that the splits have stored is counted.
 
-        Of a split that has not spoken, it is what was there when the shard was loaded.
+        What was there when the shard was loaded is: a split that has not spoken, or spoke
+        before, may have stored no more than that.
         """
-        heard = list(self.sent.values())
-        if self.load_begun_at and len(heard) < splits:
-            heard.append(self.load_begun_at)
-        return min(heard, default=0)
+        spoken = min(self.sent.values()) if len(self.sent) == splits else 0
+        return max(self.load_begun_at, spoken)
 
     @property
     def pending_rows(self) -> int:

@@ -52,10 +52,10 @@ class _About(msgspec.Struct):
     slice: int
     watermarks: dict[int, int]
     sent: dict[int, int]
-    drained: dict[int, bool]
     clock: int
     released: bool
     floors: bytes
+    load_begun_at: int = 0
 
 
 class _LogEntry(msgspec.Struct, array_like=True):
@@ -194,9 +194,9 @@ class _KeyedState:
             pending=pending,
             watermarks=known.watermarks,
             sent=known.sent,
-            drained=known.drained,
             clock=known.clock,
             released=known.released,
+            load_begun_at=known.load_begun_at,
             logged=sum(len(usage) for usage in state.open.values()),
         )
 
@@ -239,10 +239,10 @@ class _KeyedState:
             slice=state.slice,
             watermarks=shard.watermarks,
             sent=shard.sent,
-            drained=shard.drained,
             clock=shard.clock,
             released=shard.released,
             floors=pack(state.floors.cast(FLOORS)),
+            load_begun_at=shard.load_begun_at,
         )
         self.about.write(msgspec.msgpack.encode(about))
 

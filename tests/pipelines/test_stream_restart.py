@@ -5,21 +5,25 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from msgspec import structs
 
 from meters.catalog import Catalog
+from meters.stream_state import SLICES
 from meters.timeline import Timeline
 from tests.generators import Row
 from tests.meters.chain import catalog_of, event, meter
 from tests.pipelines.runs import Tenant
-from transforms.deliveries import Delivery
+from transforms.deliveries import Delivery, encode
 from transforms.kafka_client import KafkaSettings
 from transforms.log_source import log_settings
 from transforms.shard_flush import ShardWork
+from transforms.shard_memory import MEMORY
+from transforms.shard_stage import ShardStage
 from transforms.stream_options import StreamOptions
-from warehouse.ownership import read_progress
+from warehouse.ownership import read_progress, write_progress
 
 CATALOG = catalog_of(meter("sum"), zone="UTC")
 CLOSED_UNTIL = "2026-01-31T12:00:00Z"
@@ -29,10 +33,14 @@ def hour(number: int) -> list[Row]:
     return [event(str(number), timestamp=f"2026-01-31T{number}:30:00Z", properties={"x": 1})]
 
 
-def work(tenant: Tenant) -> ShardWork:
+def options_of(tenant: Tenant) -> StreamOptions:
+    """One shard, two splits."""
     kafka = KafkaSettings("broker:9092", "events", "group", splits=2)
-    options = StreamOptions(uuid.uuid4().hex, tenant.name, tenant.url, kafka, shards=1)
-    return ShardWork(tenant.warehouse, options, Timeline.of(tenant.catalog))
+    return StreamOptions(uuid.uuid4().hex, tenant.name, tenant.url, kafka, shards=1)
+
+
+def work(tenant: Tenant) -> ShardWork:
+    return ShardWork(tenant.warehouse, options_of(tenant), Timeline.of(tenant.catalog))
 
 
 def restart(tenant: Tenant) -> None:
@@ -81,3 +89,74 @@ def test_what_a_split_has_stored_before_it_spoke_is_not_taken_for_counted(tenant
     shards.flush(0, shard, splits=2)
     [both] = read_progress(tenant.warehouse, tenant.name)
     assert both.updated_at == later
+
+
+def test_a_shard_that_loads_while_its_stream_runs_dry_gives_its_buckets_away(
+    tenant: Tenant,
+) -> None:
+    shards = work(tenant)
+    waiting = time.time_ns() // 1000 - 5_000_000
+    shard = shards.load(0)
+    for split in (0, 1):
+        last = Delivery(split, 2, waiting, 0, None, tick=True, drained=True, signature="")
+        assert shards.receive(shard, last)
+        shards.flush(0, shard, splits=2)
+    [given_away] = read_progress(tenant.warehouse, tenant.name)
+    assert not given_away.owned
+
+
+def test_a_restored_shard_hears_its_splits_again_before_it_gives_its_buckets_away(
+    tenant: Tenant,
+) -> None:
+    options, state = options_of(tenant), KeyedState()
+    at = time.time_ns() // 1000 + 1_000_000
+
+    def say(split: int, seconds: int) -> bool:
+        """A split says that it is drained; whether the stream still owns its buckets."""
+        sent = at + seconds * 1_000_000
+        last = Delivery(split, 2, sent, 0, None, tick=True, drained=True, signature="")
+        stage = ShardStage(options, Timeline.of(tenant.catalog))
+        stage.setup()
+        list(stage.process((0, encode(last)), *state.parameters))
+        [progress] = read_progress(tenant.warehouse, tenant.name)
+        return progress.owned
+
+    assert say(0, 1)
+    # It went on from here until it was killed: what was read since is read again.
+    [before] = read_progress(tenant.warehouse, tenant.name)
+    write_progress(tenant.warehouse, tenant.name, [replace(before, updated_at=at + 5_000_000)])
+    MEMORY.drop(options.job)
+    assert say(1, 10)
+    assert not say(0, 11)
+
+
+class KeyedState:
+    """Beam's state of one key, as `ShardStage.process` takes it."""
+
+    def __init__(self) -> None:
+        self.parameters = (Value(), Value(), *(Bag() for _ in range(2 + SLICES)))
+
+
+class Value:
+    def __init__(self) -> None:
+        self._held: bytes | None = None
+
+    def read(self) -> bytes | None:
+        return self._held
+
+    def write(self, value: bytes) -> None:
+        self._held = value
+
+
+class Bag:
+    def __init__(self) -> None:
+        self._held: list[bytes] = []
+
+    def read(self) -> list[bytes]:
+        return list(self._held)
+
+    def add(self, value: bytes) -> None:
+        self._held.append(value)
+
+    def clear(self) -> None:
+        self._held.clear()
