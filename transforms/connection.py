@@ -10,13 +10,16 @@ from warehouse.failures import Retries
 
 
 def patience(job: str) -> Retries:
-    """About a quarter of an hour: a stream stalls while the warehouse is away, and counts it."""
+    """About a quarter of an hour: a stream stalls while the warehouse is away, and counts it.
+
+    Pauses stay short: a stream that waits long goes on late once the warehouse is back.
+    """
 
     def pause(seconds: float) -> None:
         STATS.worked(job, retries=1)
         time.sleep(seconds)
 
-    return Retries(attempts=100, first_pause=0.2, longest_pause=10.0, sleep=pause)
+    return Retries(attempts=600, first_pause=0.2, longest_pause=2.0, sleep=pause)
 
 
 def connect(url: str) -> Warehouse:
