@@ -59,7 +59,7 @@ def _prism(location: str | None) -> list[str]:
     if not Path(found).is_file():
         raise ConfigurationError(f"--prism-location must be the program prism (got {found!r})")
     return [
-        "--runner=PrismRunner",
+        "--runner=runners.prism.PrismRunner",
         f"--prism_location={found}",
         "--environment_type=LOOPBACK",
     ]

@@ -51,6 +51,29 @@ def listens(port: int) -> bool:
         return probe.connect_ex((LOCALHOST, port)) == 0
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are not reaped yet (Linux)."""
+    found = Path(f"/proc/{pid}/task").glob("*/children")
+    return sorted({int(child) for file in found for child in file.read_text().split()})
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and no zombie (Linux)."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def await_end(pid: int, seconds: float = 20) -> None:
+    """Until a process has ended. Raises ServiceError where it does not."""
+    until = time.monotonic() + seconds
+    while runs(pid):
+        if time.monotonic() > until:
+            raise ServiceError(f"process {pid} must end within {seconds:g} s")
+        time.sleep(0.05)
+
+
 class Service(abc.ABC):
     """What runs for the length of a `with` block."""
 

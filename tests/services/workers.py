@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.services.process import LOCALHOST, Process, Service, free_port, listens
+from tests.services.process import LOCALHOST, Process, Service, children, free_port, listens
 
 LONGEST_START = 60.0
 
@@ -46,9 +46,7 @@ class WorkerPool(Service):
 
     def workers(self) -> list[int]:
         """The process ids of the workers that run now."""
-        pool = self._process.pid
-        children = Path(f"/proc/{pool}/task").glob("*/children")
-        return sorted({int(pid) for file in children for pid in file.read_text().split()})
+        return children(self._process.pid)
 
     def kill_workers(self) -> int:
         """Kill all workers (SIGKILL); returns how many. Flink asks for new ones."""

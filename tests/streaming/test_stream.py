@@ -23,6 +23,7 @@ from tests.cli import ROOT, Running, run, start
 from tests.conftest import or_skip
 from tests.services.flink import JobServer
 from tests.services.kafka import Kafka
+from tests.services.process import await_end, children
 
 CATALOG = """
 meters:
@@ -166,8 +167,12 @@ def test_a_run_on_prism_that_is_killed_and_started_again(stream: Stream, prism: 
     stream.wait_for(4000)
     stream.send(events(4, 4000))
     stream.wait_for(4001)
+    started = children(under_way.process.pid)
+    assert prism.resolve() in [Path(f"/proc/{pid}/exe").resolve() for pid in started]
     under_way.process.kill()
     under_way.wait()
+    for pid in started:
+        await_end(pid)
     stream.send(events(5, 2000))
     assert run(*stream.arguments(url, *options, "--until-idle", 3)).code == 0
     assert stream.usage(url) == stream.backfilled()
