@@ -17,6 +17,7 @@ from billing.lines import LineContext, usage_lines
 from billing.money import add_amounts, format_amount
 from billing.quantities import NO_USAGE, UsageOf
 from billing.tariffs import Tariff
+from meters.buckets import HOUR, bucket_of
 from meters.catalog import Catalog, Meter, UsageCharge
 from meters.currencies import currency_exponent
 from meters.numbers import plain
@@ -126,16 +127,20 @@ def _add_costs(
 ) -> None:
     """What each item's usage costs by the charges of its subscription, taken alone."""
     assert selection.customer is not None
-    assert selection.start is not None
+    assert selection.since is not None
     assert selection.end is not None
-    span = Span(selection.start, selection.end)
+    asked = Span(selection.since, selection.end)
     names = sorted({item["subscription_id"] for item in items if "subscription_id" in item})
     names = [name for name in names if name in catalog.subscriptions_by_id]
-    tariffs = {name: _tariff(catalog, name, span) for name in names}
+    tariffs = {name: _tariff(catalog, name, asked) for name in names}
+    spans = [_touched(catalog, name, asked) for name in names]
     used = Quantities(catalog, warehouse, tenant).of(
-        [(selection.customer, name, span.start, span.end) for name in names],
+        [
+            (selection.customer, name, span.start, span.end)
+            for name, span in zip(names, spans, strict=True)
+        ],
         [tariffs[name].charges for name in names],
-        [span for _ in names],
+        spans,
     )
     usage = dict(zip(names, used, strict=True))
     for item in items:
@@ -178,10 +183,22 @@ def _tariff(catalog: Catalog, name: str, span: Span) -> Tariff:
     entry = catalog.subscriptions_by_id[name]
     last = min(span.end, entry.end or span.end) - MICROSECOND
     at = max(last, entry.start)
-    zone = catalog.customers_by_id[entry.customer].time_zone
-    period = Periods(entry.start, zone, catalog.plans_by_id[entry.plan].period).containing(at)
+    period = _periods(catalog, name).containing(at)
     assert period is not None
     return tariffs_of(catalog, name).at(at, period.start)
+
+
+def _touched(catalog: Catalog, name: str, span: Span) -> Span:
+    """The span from the start of the subscription's bucket that it begins in."""
+    periods = _periods(catalog, name)
+    bounds = periods.bounds(span.start - HOUR, span.start)
+    return Span(bucket_of(span.start, periods.zone, bounds).start, span.end)
+
+
+def _periods(catalog: Catalog, name: str) -> Periods:
+    entry = catalog.subscriptions_by_id[name]
+    zone = catalog.customers_by_id[entry.customer].time_zone
+    return Periods(entry.start, zone, catalog.plans_by_id[entry.plan].period, entry.end)
 
 
 def _sums(items: Sequence[Row]) -> Row:

@@ -5,8 +5,8 @@
     POST /v1/events/usage/meter   the usage of a meter
     POST /v1/events/analytics     the usage of a customer by meter, and what it costs
 
-Usage is that of the catalog's meters, as everywhere: a span is widened to the whole hours that
-it touches.
+Usage is that of the catalog's meters, as everywhere: a span has every bucket that it touches,
+so the usage of all customers is that of each of them, whatever their time zones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from service.flexprice_shapes import (
 )
 from service.json_routes import JsonRoute
 from service.reader import Reader, Reads, groups, instant, known, scalars, span, wrong, zone
-from service.windows import bucket_start, windowed_usage
+from service.windows import windowed_usage
 from warehouse.event_pages import Chosen, EventPlace, event_page
 from warehouse.usage_series import Selection
 
@@ -173,7 +173,7 @@ def analytics(read: Reads, asked: Analytics) -> Response:
     start, end = _span(asked.start_time, asked.end_time)
     chosen = Selection(
         customer=asked.external_customer_id,
-        start=bucket_start(catalog, asked.external_customer_id, start),
+        since=start,
         end=end,
         groups=groups(catalog, asked.property_filters, "property_filters"),
     )
@@ -217,7 +217,7 @@ def _answer(
     chosen = Selection(
         customer=customer,
         meter=meter.id,
-        start=bucket_start(catalog, customer, start),
+        since=start,
         end=end,
         groups=groups(catalog, filters, "filters"),
     )

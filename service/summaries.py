@@ -7,7 +7,7 @@ usage rows of a meter with a bucket --by customer and bucket--> sums of results
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -111,18 +111,10 @@ def _bucketed(
     meter: Meter,
 ) -> list[Figure]:
     """The sums of the results of a meter's local hours or days."""
-    chosen = Selection(
-        selection.customer,
-        selection.subscription,
-        meter.id,
-        selection.start,
-        selection.end,
-        selection.groups,
-    )
     rows = usage_summary(
         warehouse,
         tenant,
-        chosen,
+        replace(selection, meter=meter.id),
         ["customer", "subscription", "bucket", *(name for name in by if name in _WITHIN)],
         zone=zone,
         group=group,

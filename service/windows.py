@@ -1,8 +1,8 @@
 """Usage of one meter over any span, and by windows of it.
 
-span -> whole buckets that it touches -> one merged value
-                                      -> one for each window: hours, days, ... or
-                                         months from an anchor
+span -> buckets that it touches, each as a whole -> one merged value
+                                                 -> one for each window: hours, days, ... or
+                                                    months from an anchor
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import cast
 
-from meters.buckets import HOUR_US, hour_of
 from meters.catalog import Catalog
 from meters.numbers import EXACT
 from meters.periods import Periods
-from meters.zones import from_microseconds, microseconds
 from service.reader import wrong
 from service.summaries import Figure, summarize
 from warehouse.client import Warehouse
@@ -37,14 +35,6 @@ class Windowed:
     windows: Sequence[tuple[datetime, Decimal, int]]
 
 
-def bucket_start(catalog: Catalog, customer: str | None, at: datetime) -> datetime:
-    """The start of the bucket around an instant: whole hours of the customer, else of UTC."""
-    known = catalog.customers_by_id.get(customer or "")
-    if known is not None:
-        return hour_of(at, known.time_zone).start
-    return from_microseconds(microseconds(at) // HOUR_US * HOUR_US)
-
-
 def windowed_usage(
     catalog: Catalog,
     warehouse: Warehouse,
@@ -58,8 +48,10 @@ def windowed_usage(
 ) -> Windowed:
     """The usage of the one meter of a selection, and of its windows (hours, days ... of `zone`).
 
-    With `group` the values of each group of that property are added up. Months begin at
-    `anchor` where one is given. Raises 400 where there would be too many windows.
+    A bucket is in the window in which it starts. With `group` the values of each group of
+    that property are added up. Months begin at `anchor` where one is given; the first that
+    the span touches has what started before it as well. Raises 400 where there would be too
+    many windows.
     """
 
     def values(chosen: Selection, by: Sequence[Dimension]) -> list[Figure]:
@@ -73,15 +65,16 @@ def windowed_usage(
     if window is None:
         return Windowed(value, events, ())
     if window == "MONTH" and anchor is not None:
-        assert selection.start is not None
+        assert selection.since is not None
         assert selection.end is not None
-        months = Periods(anchor, zone, "month").between(selection.start, selection.end)
+        months = Periods(anchor, zone, "month").between(selection.since, selection.end)
         if len(months) > _MOST_MONTHS:
             raise wrong("window_size", window, f"so that there are at most {_MOST_MONTHS} months")
         windows = []
         for month in months:
-            first, last = max(month.start, selection.start), min(month.end, selection.end)
-            found = _sum(values(replace(selection, start=first, end=last), ()))
+            start = month.start if month.start > selection.since else None
+            last = min(month.end, selection.end)
+            found = _sum(values(replace(selection, start=start, end=last), ()))
             if found[1]:
                 windows.append((month.start, *found))
         return Windowed(value, events, windows)

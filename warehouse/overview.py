@@ -82,7 +82,7 @@ WITH
     winners AS (
         SELECT {{keys}}, {KEY}, revision, events, sum, min, max,
             latest_at, latest_id, latest_value
-        FROM usage FINAL PREWHERE {{where}} WHERE events > 0
+        FROM usage FINAL PREWHERE {{where}} WHERE {{counted}}
     ),
     merged AS (
         SELECT {{names}}, sum(w.events) AS events, {{state}}
@@ -100,7 +100,7 @@ LEFT JOIN (
         SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
     ) AS v
     INNER JOIN (
-        SELECT {{keys}}, {KEY}, revision FROM usage FINAL PREWHERE {{where}} WHERE events > 0
+        SELECT {{keys}}, {KEY}, revision FROM usage FINAL PREWHERE {{where}} WHERE {{counted}}
     ) AS w USING ({KEY}, revision)
     GROUP BY {{names}}
 ) AS counted USING ({{names}})
@@ -139,12 +139,15 @@ def usage_summary(
         f"{merged if users.intersection(aggregations) else otherwise} AS {name}"
         for name, (users, merged, otherwise) in _STATE.items()
     )
-    join = _DISTINCT.format(keys=keys, names=listed, where=f"{where} AND {_COUNTED}")
+    join = _DISTINCT.format(
+        keys=keys, names=listed, where=f"{where} AND {_COUNTED}", counted=selection.counted
+    )
     sql = _SUMMARY.format(
         state=state,
         keys=keys,
         names=listed,
         where=where,
+        counted=selection.counted,
         distinct="counted.values" if counted else "CAST(NULL AS Nullable(UInt64))",
         join=join if counted else "",
         order=order,

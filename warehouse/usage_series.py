@@ -30,8 +30,9 @@ from warehouse.queries import KEY, ROW
 class Selection:
     """Which usage is asked for; None means any, a `subscription` of `''` usage without one.
 
-    `start` and `end` select buckets that start within them. `groups` maps a property to
-    the canonical JSON scalars that its group value may be.
+    `start` and `end` select buckets that start within them, `since` those that end after it:
+    of each customer whatever of its hours an instant touches. `groups` maps a property to the
+    canonical JSON scalars that its group value may be.
     """
 
     customer: str | None = None
@@ -40,15 +41,22 @@ class Selection:
     start: datetime | None = None
     end: datetime | None = None
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    since: datetime | None = None
+
+    @property
+    def counted(self) -> str:
+        """The condition on rows that have won: an end is no part of their key."""
+        return "events > 0" + (f" AND bucket_end > {_SINCE}" if self.since else "")
 
     def where(self, tenant: str) -> tuple[str, dict[str, Value]]:
-        """The condition on `usage`, and its parameters."""
+        """The condition on the key of `usage`, and the parameters of both conditions."""
         given: dict[str, Value] = {
             "customer": self.customer,
             "subscription": self.subscription,
             "meter": self.meter,
             "start": self.start,
             "end": self.end,
+            "since": self.since,
         }
         values = {name: value for name, value in given.items() if value is not None}
         where = ["tenant_id = {tenant:String}", *(_FILTERS[name] for name in values)]
@@ -58,12 +66,15 @@ class Selection:
         return " AND ".join(where), {"tenant": tenant, **values}
 
 
+_SINCE = "{since:DateTime64(6, 'UTC')}"
 _FILTERS = {
     "customer": "external_customer_id = {customer:String}",
     "subscription": "external_subscription_id = {subscription:String}",
     "meter": "meter = {meter:String}",
     "start": "bucket_start >= {start:DateTime64(6, 'UTC')}",
     "end": "bucket_start < {end:DateTime64(6, 'UTC')}",
+    # No bucket is longer than an hour.
+    "since": f"bucket_start > {_SINCE} - INTERVAL 1 HOUR",
 }
 
 # A group is canonical JSON, in which a quote within a text is always escaped: a member
@@ -117,7 +128,7 @@ _THESE = """
 _ROWS = f"""
 SELECT {ROW} FROM usage FINAL
 PREWHERE {{where}} AND {_THESE}
-WHERE events > 0
+WHERE {{counted}}
 ORDER BY {KEY}
 """
 
@@ -125,7 +136,7 @@ _VALUES = f"""
 SELECT DISTINCT {KEY}, value_hash FROM usage_values
 PREWHERE {{where}} AND {_THESE}
 WHERE ({KEY}, revision) IN (
-    SELECT {KEY}, revision FROM usage FINAL PREWHERE {{where}} AND {_THESE} WHERE events > 0
+    SELECT {KEY}, revision FROM usage FINAL PREWHERE {{where}} AND {_THESE} WHERE {{counted}}
 )
 ORDER BY {KEY}, value_hash
 """
@@ -191,4 +202,4 @@ def _of_series(
         "names": json_list(sorted({each.customer for each in series})),
         "series": json_list([(each.customer, each.subscription, each.meter) for each in series]),
     }
-    return warehouse.query_arrow(sql.format(where=where), given)
+    return warehouse.query_arrow(sql.format(where=where, counted=selection.counted), given)
