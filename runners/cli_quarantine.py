@@ -13,6 +13,17 @@ from runners.cli_options import Instant, catalog_path, common, warehouse_url
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+def _ids(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
+    from warehouse.quarantine import ID_FORM
+
+    for name in given:
+        if not ID_FORM.fullmatch(name):
+            raise click.BadParameter(
+                f"must be an id that `beammeter quarantine` shows (got {name!r})"
+            )
+    return given
+
+
 def selecting(function: F) -> F:
     """The options that choose among what was refused."""
     for option in (
@@ -22,6 +33,9 @@ def selecting(function: F) -> F:
         click.option("--origin", help="Only of this file or partition, or of a folder or topic."),
         click.option("--meter", help="Only what this meter refused; '' is what was no event."),
         click.option("--reason", help="Only for this reason."),
+        click.option(
+            "--id", "ids", multiple=True, callback=_ids, help="Only this row; repeatable."
+        ),
     ):
         function = option(function)
     return function
@@ -103,7 +117,8 @@ def _selection(
     customer: str | None,
     from_time: datetime | None,
     to_time: datetime | None,
+    ids: tuple[str, ...],
 ) -> Any:
     from warehouse.quarantine import Selection
 
-    return Selection(reason, meter, origin, customer, from_time, to_time)
+    return Selection(reason, meter, origin, customer, from_time, to_time, ids)

@@ -25,6 +25,7 @@ PAGE = 20_000
 """Rows that are replayed at a time."""
 
 _ROWS = (
+    "id",
     "quarantined_at",
     "reason",
     "meter",
@@ -36,7 +37,7 @@ _ROWS = (
     "event_id",
     "payload",
 )
-_SHOWN = ("quarantined_at", "reason", "meter", "origin", "origin_row", "detail")
+_SHOWN = ("id", "quarantined_at", "reason", "meter", "origin", "origin_row", "detail")
 _COUNTS = ("reason", "meter", "rows", "first", "last")
 _TIMES = ("quarantined_at", "first", "last")
 _REPAIRED = ("resolved", "kept_open", "rows", "tombstones")

@@ -20,7 +20,7 @@ from service.errors import ApiError
 from service.json_routes import JsonRoute
 from service.reader import MOST_TEXT, Administers, Reads, instant, span, wrong
 from transforms.replay import Place
-from warehouse.quarantine import Refused, Selection, newest_open
+from warehouse.quarantine import ID_FORM, Refused, Selection, newest_open
 
 router = APIRouter(prefix="/v1/quarantine", tags=["pipeline"], route_class=JsonRoute)
 
@@ -28,6 +28,9 @@ Name = Annotated[str, Query(max_length=MOST_TEXT)]
 Text = Annotated[str, Field(max_length=MOST_TEXT)]
 _LOG = logging.getLogger(__name__)
 _MOST_FIXES = 10_000
+_MOST_IDS = 1000
+_ID = f"^{ID_FORM.pattern}$"
+Id = Annotated[str, Field(pattern=_ID)]
 
 
 class Fix(BaseModel):
@@ -51,6 +54,9 @@ class Again(BaseModel):
     customer: Text | None = None
     from_time: str | None = Field(None, alias="from", max_length=64)
     to_time: str | None = Field(None, alias="to", max_length=64)
+    ids: list[Id] = Field(
+        default_factory=list, max_length=_MOST_IDS, description="Of single rows; empty: any."
+    )
     fix: list[Fix] = Field(default_factory=list, max_length=_MOST_FIXES)
 
 
@@ -81,6 +87,7 @@ def quarantine(
     meter: Name | None = None,
     origin: Name | None = None,
     customer: Name | None = None,
+    only: Annotated[Id | None, Query(alias="id", description="The id of one row.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=4096)] = None,
 ) -> Response:
@@ -88,7 +95,13 @@ def quarantine(
     rows = newest_open(
         read.warehouse,
         read.tenant,
-        Selection(reason=reason, meter=meter, origin=origin, customer=customer),
+        Selection(
+            reason=reason,
+            meter=meter,
+            origin=origin,
+            customer=customer,
+            ids=() if only is None else (only,),
+        ),
         limit=limit + 1,
         after=None if cursor is None else _key(cursor),
     ).to_pylist()
@@ -110,7 +123,9 @@ def replay(
     span(start, end, "to")
     if service.replay is None:
         raise ApiError(503, "no_replay", "this server cannot replay; use `beammeter replay`")
-    chosen = Selection(again.reason, again.meter, again.origin, again.customer, start, end)
+    chosen = Selection(
+        again.reason, again.meter, again.origin, again.customer, start, end, again.ids
+    )
     corrected: dict[Place, str] = {
         (fix.origin, fix.origin_row): (
             fix.payload if isinstance(fix.payload, str) else canonical_json(fix.payload)

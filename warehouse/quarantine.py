@@ -4,7 +4,8 @@
     quarantine_settled   those that a replay has settled since
 
 A row is open while it was refused later than it was settled: an input that is read
-again, and refused again, opens it.
+again, and refused again, opens it. Its `id` names it alone, and stays: 16 hexadecimal
+digits of a hash of its key, which no column keeps.
 """
 
 # Statements are made of constants of this program alone; values are parameters.
@@ -12,18 +13,27 @@ again, and refused again, opens it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 
 from warehouse.client import Warehouse
-from warehouse.parameters import Parameters
+from warehouse.parameters import Parameters, json_list
 from warehouse.writes import with_constants, with_time
 
 KEY = ["origin", "origin_row", "meter", "reason"]
 """The key of a refused row within its tenant."""
+
+ID_FORM = re.compile(r"[0-9a-f]{16}")
+"""How an id looks."""
+
+_ID = (
+    "substring(lower(hex(SHA256(concat(toString(origin), '\\0', toString(origin_row), '\\0', "
+    "toString(meter), '\\0', toString(reason))))), 1, 16)"
+)
 
 _FILTERS = """
     tenant_id = {tenant:String}
@@ -36,10 +46,11 @@ _FILTERS = """
         OR quarantined_at >= {from:Nullable(DateTime64(6, 'UTC'))})
     AND ({to:Nullable(DateTime64(6, 'UTC'))} IS NULL
         OR quarantined_at < {to:Nullable(DateTime64(6, 'UTC'))})
+    AND ({ids:String} = '' OR has(JSONExtract({ids:String}, 'Array(String)'), id))
 """
 
 _OPEN = f"""
-FROM (SELECT * FROM quarantine FINAL WHERE {_FILTERS}) AS q
+FROM (SELECT *, {_ID} AS id FROM quarantine FINAL WHERE {_FILTERS}) AS q
 LEFT JOIN (
     SELECT origin, origin_row, meter, reason, settled_at FROM quarantine_settled FINAL
     WHERE tenant_id = {{tenant:String}}
@@ -48,7 +59,7 @@ WHERE settled_at < quarantined_at
 """
 
 _COLUMNS = """
-    quarantined_at, toString(q.reason) AS reason, toString(q.meter) AS meter, field, detail,
+    id, quarantined_at, toString(q.reason) AS reason, toString(q.meter) AS meter, field, detail,
     toString(q.origin) AS origin, origin_row, external_customer_id, event_id, payload
 """
 
@@ -86,7 +97,8 @@ SELECT toString(q.reason) AS reason, toString(q.meter) AS meter, count() AS rows
 class Selection:
     """Which rows; None stands for all. `origin` is a file, or the beginning of a path.
 
-    The times, half-open, are those at which rows were refused.
+    The times, half-open, are those at which rows were refused. `ids` are those of single
+    rows; where there are none, any row.
     """
 
     reason: str | None = None
@@ -95,6 +107,7 @@ class Selection:
     customer: str | None = None
     from_time: datetime | None = None
     to_time: datetime | None = None
+    ids: Sequence[str] = ()
 
     def parameters(self, tenant: str) -> Parameters:
         """As the statements here take them."""
@@ -106,6 +119,7 @@ class Selection:
             "customer": self.customer,
             "from": self.from_time,
             "to": self.to_time,
+            "ids": json_list(self.ids) if self.ids else "",
         }
 
 

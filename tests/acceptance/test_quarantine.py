@@ -104,6 +104,28 @@ def test_corrected_payloads_count_once_and_keep_their_origin(
     assert values(site)[COUNT["id"]] == ("4", 4)
 
 
+def test_one_row_is_shown_and_replayed_by_its_id(module_site: Callable[..., Site]) -> None:
+    site = filled(module_site, "single")
+    rows = {row["event_id"]: row for row in shown(site)}
+    early, late = rows["no time"], rows["no time either"]
+    assert early["quarantined_at"] == late["quarantined_at"]
+    assert shown(site, "--id", late["id"]) == [late]
+    assert len(shown(site, "--id", late["id"], "--id", early["id"])) == 2
+    assert late["id"] in site.run("quarantine", "--format", "table").stdout
+    fixed = site.folder / "fixed.json"
+    corrected = [
+        {**row, "payload": {**json.loads(row["payload"]), "timestamp": AT}} for row in (early, late)
+    ]
+    fixed.write_text(json.dumps(corrected), encoding="utf-8")
+    done = replay(site, "--id", late["id"], "--fix", fixed)
+    assert (done["accepted"], done["refused"], done["resolved"]) == (1, 0, 1)
+    assert values(site)[COUNT["id"]] == ("3", 3)
+    assert {row["event_id"] for row in shown(site)} == {"", "no time", "text"}
+    wrong = site.run("replay", "--id", "late")
+    assert wrong.code == 2
+    assert "quarantine` shows (got 'late')" in wrong.stderr
+
+
 def test_rows_that_cannot_be_corrected_are_refused(module_site: Callable[..., Site]) -> None:
     site = filled(module_site, "refused")
     fixed = site.folder / "fixed.json"

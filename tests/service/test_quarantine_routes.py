@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from functools import partial
@@ -106,6 +107,49 @@ def test_a_corrected_payload_is_counted_once_and_leaves_the_quarantine(refused: 
     assert {row["settled_at"] for row in open_one["quarantined"]} == {None}
 
 
+def test_a_row_is_replayed_alone_by_its_id(refused: World) -> None:
+    rows = listed(refused)
+    assert len({row["quarantined_at"] for row in rows}) == 1
+    assert len({row["id"] for row in rows}) == len(rows)
+    ids = {row["event_id"]: row["id"] for row in rows}
+    for row in rows:
+        assert listed(refused, id=row["id"]) == [row]
+    fixes = [
+        {
+            "origin": row["origin"],
+            "origin_row": row["origin_row"],
+            "payload": {**json.loads(row["payload"]), "timestamp": AT},
+        }
+        for row in rows
+        if not row["meter"]
+    ]
+    found = replay(refused, ids=[ids["late"]], fix=fixes)
+    assert {**NOTHING, "accepted": 1}.items() <= found.items()
+    assert {row["event_id"] for row in listed(refused)} == {"early", "text"}
+    assert listed(refused, id=ids["late"]) == []
+    assert replay(refused, ids=[ids["text"]])["refused"] == 1
+    assert replay(refused, ids=[ids["late"], ids["text"]])["refused"] == 1
+    assert replay(refused, ids=[ids["early"]], reason="invalid_number")["refused"] == 0
+    assert replay(refused, ids=["0123456789abcdef"])["refused"] == 0
+    assert replay(refused, ids=[ids["early"]], fix=fixes)["accepted"] == 1
+    assert calls(refused) == 4
+
+
+def test_an_id_stays_when_the_input_is_read_again(refused: World) -> None:
+    before = {row["id"]: row["event_id"] for row in listed(refused)}
+    [path] = refused.tenant.folder.glob("*.jsonl")
+    refused.tenant.backfill(path)
+    rows = listed(refused)
+    assert {row["id"]: row["event_id"] for row in rows} == before
+    for row in rows:
+        key = "\0".join([row["origin"], str(row["origin_row"]), row["meter"], row["reason"]])
+        assert row["id"] == hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def test_what_is_no_id_is_refused(refused: World) -> None:
+    assert refused.get("/v1/quarantine", id="1").status_code in (400, 422)
+
+
 def test_what_is_still_wrong_stays(refused: World) -> None:
     before = listed(refused)
     found = replay(refused)
@@ -142,6 +186,8 @@ def test_only_what_is_chosen_is_tried(refused: World, chosen: Row) -> None:
         ({"from": "yesterday"}, "from"),
         ({"from": AT, "to": AT}, "to"),
         ({"customer": 5}, "customer"),
+        ({"ids": "0123456789abcdef"}, "ids"),
+        ({"ids": ["0123456789ABCDEF"]}, "ids[0]"),
         ({"fix": {}}, "fix"),
         ({"fix": [{"origin": "a", "origin_row": -1, "payload": "{}"}]}, "fix[0].origin_row"),
         ({"fix": [{"origin": "a", "origin_row": 1}]}, "fix[0].payload"),

@@ -77,6 +77,7 @@ async function replay(button, result, body, load) {
 
 function refused(row, send) {
   const whole = !row.meter && !NOT_REPLAYED.includes(row.reason);
+  const only = h("button", { type: "button", onclick: () => send(only, { ids: [row.id] }) }, "Replay this row");
   return h(
     "details",
     { class: "row" },
@@ -94,16 +95,10 @@ function refused(row, send) {
       row.meter && h("p", {}, "refused by the meter ", h("code", {}, row.meter), " alone; the event counts for the others"),
       row.event_id && h("p", {}, link(`${pathOf("events", row.event_id)}?customer=${encodeURIComponent(row.external_customer_id)}`, `Follow the event ${row.event_id}`)),
       whole && send ? correction(row, send) : h("pre", { tabindex: 0, "aria-label": "Content" }, row.payload),
+      row.meter && send && h("div", {}, only),
+      h("p", { class: "dim" }, "Row ", h("code", {}, row.id)),
     ),
   );
-}
-
-// The next microsecond: an instant as the exclusive end of a span that holds it.
-function justBehind(at) {
-  const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d+))?Z$/.exec(at);
-  const next = Number(fraction.padEnd(6, "0")) + 1;
-  const whole = new Date(Date.parse(`${seconds}Z`) + (next === 1_000_000 ? 1000 : 0));
-  return `${whole.toISOString().slice(0, 19)}.${String(next % 1_000_000).padStart(6, "0")}Z`;
 }
 
 // The content as it came, to be corrected and sent through the chain again.
@@ -112,7 +107,7 @@ function correction(row, send) {
   const button = h("button", {
     type: "button",
     onclick: () => send(button, {
-      reason: row.reason, origin: row.origin, from: row.quarantined_at, to: justBehind(row.quarantined_at),
+      ids: [row.id],
       fix: [{ origin: row.origin, origin_row: row.origin_row, payload: text.value }],
     }),
   }, "Correct and replay");
