@@ -20,7 +20,7 @@ from meters.touched import first_owned_hour
 from meters.zones import from_microseconds, microseconds
 from runners import tables
 from runners.catalogs import timeline_for
-from runners.commands import Url, check_span, open_warehouse, remember
+from runners.commands import Url, check_span, open_warehouse, remember, report_overlaps
 from runners.output import Format, notice
 from warehouse.affected import events_exist
 from warehouse.leases import exclusive
@@ -48,6 +48,7 @@ def run_backfill(
     catalog = load_catalog(path)
     mapping = Mapping.parse(maps, constants, time_format, time_zone)
     check_span(from_time, to_time)
+    report_overlaps(catalog)
     counts = backfill_counts(
         catalog,
         url,

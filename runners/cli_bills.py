@@ -55,7 +55,7 @@ def bill(
     run_bill(catalog_path(catalog), url, found, actor=actor_name(actor), **options)
 
 
-@click.command(cls=type("ManyUsages", (ManyValues,), {"MANY": ("--usage",)}))
+@click.command(cls=ManyValues)
 @common
 @click.option("--plan", required=True, help="The plan to price.")
 @click.option(

@@ -162,7 +162,7 @@ def repair(catalog: str | None, clickhouse: str | None, **options: Any) -> None:
     run_repair(catalog_path(catalog), warehouse_url(clickhouse), **options)
 
 
-@click.command()
+@click.command(cls=ManyValues)
 @common
 @click.option(
     "--granularity",
@@ -177,7 +177,7 @@ def repair(catalog: str | None, clickhouse: str | None, **options: Any) -> None:
 @click.option("--from", "from_time", type=Instant(), help="Only usage from this time on.")
 @click.option("--to", "to_time", type=Instant(), help="Only usage before this time.")
 @click.option(
-    "--group-by", "group_by", multiple=True, metavar="KEY", help="Merge groups to these keys."
+    "--group-by", "group_by", multiple=True, metavar="KEY...", help="Merge groups to these keys."
 )
 def usage(catalog: str | None, clickhouse: str | None, **options: Any) -> None:
     """Show usage by customer, subscription, meter, time and group."""

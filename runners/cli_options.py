@@ -37,9 +37,9 @@ class Instant(click.ParamType[datetime]):
 
 
 class ManyValues(click.Command):
-    """A command whose `--input` takes all values up to the next option."""
+    """A command whose `--input`, `--usage` or `--group-by` takes all values up to the next option."""
 
-    MANY = ("--input",)
+    MANY = ("--input", "--usage", "--group-by")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Write `--input a b` as `--input a --input b`, which click understands."""

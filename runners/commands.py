@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from billing.builder import quote
+from meters.attribution import Attribution
 from meters.catalog import Catalog
 from meters.catalog_file import catalog_content, catalog_hash, load_catalog
 from meters.errors import ConfigurationError
@@ -18,12 +19,14 @@ from meters.reading import Granularity, read_usage
 from meters.timestamps import format_instant
 from meters.usage import from_stored
 from runners import tables
-from runners.output import Format
+from runners.output import Format, notice
 from warehouse import queries, writes
 from warehouse.client import Warehouse
 
 Url = tuple[str, bool]
 """A warehouse URL, and whether it comes from the environment."""
+
+_OVERLAPS_SHOWN = 10
 
 
 def run_validate(path: str, form: Format) -> None:
@@ -36,7 +39,22 @@ def run_validate(path: str, form: Format) -> None:
         "plans": len(catalog.plans),
         "subscriptions": len(catalog.subscriptions),
     }
+    report_overlaps(catalog)
     tables.show_facts(found, form)
+
+
+def report_overlaps(catalog: Catalog) -> None:
+    """Say on stderr where several subscriptions of a customer charge one meter at a time."""
+    overlaps = Attribution(catalog).overlaps()
+    for each in overlaps[:_OVERLAPS_SHOWN]:
+        until = "on" if each.end is None else f"until {format_instant(each.end)}"
+        notice(
+            f"customer {each.customer!r}: meter {each.meter!r} is charged by "
+            f"{', '.join(each.subscriptions)} from {format_instant(each.start)} {until}; "
+            f"events that name no subscription belong to {each.chosen!r}"
+        )
+    if (more := len(overlaps) - _OVERLAPS_SHOWN) > 0:
+        notice(f"{more} more spans in which several subscriptions charge one meter")
 
 
 def run_usage(

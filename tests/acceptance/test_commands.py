@@ -93,6 +93,34 @@ def test_group_by_merges_to_the_keys_asked_for(site):
     ]
 
 
+def test_group_by_takes_several_keys_at_once(site):
+    chosen = ("--meter", "calls", "--customer", "c", "--group-by")
+    assert site.usage("hour", *chosen, "g", "h") == site.usage(
+        "hour", *chosen, "h", *chosen[-1:], "g"
+    )
+
+
+def test_subscriptions_that_charge_one_meter_at_a_time_are_reported(site, tmp_path):
+    twice = catalog(
+        {"c": "UTC"},
+        plans=CATALOG["plans"],
+        subscriptions=(
+            subscription("s", "c", "p", "2026-03-01T00:00:00Z"),
+            subscription("t", "c", "p", "2026-03-02T00:00:00Z"),
+        ),
+        meters=CATALOG["meters"],
+    )
+    file = tmp_path / "catalog.yaml"
+    file.write_text(json.dumps(twice))
+    said = (
+        "customer 'c': meter 'calls' is charged by s, t from 2026-03-02T00:00:00Z on; "
+        "events that name no subscription belong to 's'"
+    )
+    assert said in run("validate", "--catalog", str(file)).stderr
+    once = run("validate", "--catalog", str(site.folder / "catalog.yaml"))
+    assert (once.code, once.stderr) == (0, "")
+
+
 def test_usage_is_selected_by_customer_subscription_and_time(site):
     span = ("--from", "2026-03-02T01:00:00Z", "--to", "2026-03-03T00:00:00Z")
     assert found(site.usage("hour", *span), "mean") == [
