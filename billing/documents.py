@@ -176,8 +176,13 @@ def _rows(
     explained = {} if explanation is None else {x["line_id"]: x for x in explanation["lines"]}
     for line in document["lines"]:
         details = [] if explanation is not None else [line["description"]]
-        if line["line_id"] in explained:
-            details = list(line_words(explained[line["line_id"]], currency, words))
+        found = explained.get(line["line_id"])
+        if found is not None:
+            details = (
+                list(line_words(found, currency, words))
+                if found["matches"]
+                else [line["description"]]
+            )
         for name in ("discount", "credit"):
             if Decimal(line[name]):
                 amount = words.money(line[name], currency)
@@ -185,7 +190,7 @@ def _rows(
         unit = line["unit_amount"]
         yield {
             "title": shown.titles.get(line["charge"], line["charge"]),
-            "group": [f"{name}: {_value(value)}" for name, value in line["group"].items()],
+            "group": group_texts(line["group"]),
             "service": _span(line["service_start"], line["service_end"], shown, words),
             "quantity": words.number(line["quantity"]),
             "unit": "" if unit is None else words.money(unit, currency),
@@ -193,6 +198,11 @@ def _rows(
             "amount": words.money(line["amount"], currency),
             "details": details,
         }
+
+
+def group_texts(group: Mapping[str, Scalar]) -> list[str]:
+    """The values of a line's group, as they are shown: `region: eu`, `region: -` for none."""
+    return [f"{name}: {_value(value)}" for name, value in group.items()]
 
 
 def _value(value: Scalar) -> str:

@@ -46,7 +46,10 @@ def line_words(line: Mapping[str, Any], currency: str, words: Words) -> Iterator
     """How the amount of one explained line came about, step by step."""
     for step in line["steps"]:
         yield step_words(step, currency, words)
-    if line["rounding"] != "0":
+    if not line["matches"]:
+        now = words.short_money(line["amount_exact"], currency)
+        yield words.text("differs", now=now, amount=words.money(_rounded(line), currency))
+    elif line["rounding"] != "0":
         exact = words.text("exact", amount=words.short_money(line["amount_exact"], currency))
         yield f"{exact}, {words.text('rounded', amount=words.money(_rounded(line), currency))}"
     if line["tax_contained"] is not None:

@@ -82,6 +82,7 @@ GERMAN = {
     "step_no_price": "ohne Preis",
     "step_commitment": "Mindestabnahme {amount}",
     "exact": "genau {amount}",
+    "differs": "{now} nach Nutzung und Preisen von jetzt, {amount} auf diesem Dokument",
     "rounded": "gerundet auf {amount}",
     "tax_contained": "darin Steuer {amount}",
     "coupon": "Gutschein {coupon}: {amount}",

@@ -82,6 +82,7 @@ ENGLISH = {
     "step_no_price": "no price",
     "step_commitment": "commitment {amount}",
     "exact": "exact {amount}",
+    "differs": "{now} by usage and prices as they are now, {amount} on this document",
     "rounded": "rounded to {amount}",
     "tax_contained": "of which tax {amount}",
     "coupon": "Coupon {coupon}: {amount}",

@@ -37,7 +37,7 @@ class Instant(click.ParamType[datetime]):
 
 
 class ManyValues(click.Command):
-    """A command whose `--input`, `--usage` or `--group-by` takes all values up to the next option."""
+    """A command with an option that takes all values up to the next option."""
 
     MANY = ("--input", "--usage", "--group-by")
 

@@ -13,7 +13,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from billing.documents import Presentation, presentation_of, render_html
+from billing.documents import Presentation, group_texts, presentation_of, render_html
 from billing.explanation_words import line_words
 from billing.wording import Words, locale_of
 from journal.journal import Journal
@@ -162,7 +162,7 @@ def _print_explanation(explanation: Mapping[str, Any], shown: Presentation) -> N
     click.echo(f"{kind} {name} · {shown.customer} · {explanation['status']}")
     for line in explanation["lines"]:
         title = shown.titles.get(line["charge"], line["charge"])
-        group = ", ".join(f"{key}: {value}" for key, value in line["group"].items())
+        group = ", ".join(group_texts(line["group"]))
         click.echo(f"\n{title}{f' ({group})' if group else ''}  [{line['line_id']}]")
         for text in line_words(line, currency, words):
             click.echo(f"    {text}")

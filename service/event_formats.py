@@ -93,6 +93,7 @@ _EVENT = Shape(Event, {})
 _CLOUD = Shape(CloudEvent, {})
 _LAGO = Shape(LagoEvent, {})
 _BULK = msgspec.json.Decoder(_Bulk)
+_BULK_EXPECTED = "an object with the list events, and nothing else"
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
@@ -105,7 +106,7 @@ def bulk(body: bytes) -> Items[Event]:
     """FlexPrice's `{"events": [...]}`, or the list alone."""
     if body.lstrip()[:1] == b"[":
         return _EVENT.many(body, "[{}]")
-    with json_errors(body):
+    with json_errors(body, _BULK_EXPECTED):
         events = _BULK.decode(body).events
     return _EVENT.many(events, "events[{}]")
 
@@ -126,20 +127,20 @@ def is_lago(body: bytes) -> bool:
     """Whether a JSON body is Lago's `{"event": ...}`."""
     if body.lstrip()[:1] != b"{":
         return False
-    with json_errors(body):
+    with json_errors(body, "a JSON object"):
         return _ENVELOPE.decode(body).event is not _NOTHING
 
 
 def lago_event(body: bytes, customer_of: CustomerOf) -> Items[Event]:
     """Lago's `{"event": {...}}`; `customer_of` knows that of a subscription."""
-    with json_errors(body):
+    with json_errors(body, "a JSON object"):
         event = _ENVELOPE.decode(body).event
     return _mapped(_LAGO.one(event, "event"), _from_lago(customer_of))
 
 
 def lago_batch(body: bytes, customer_of: CustomerOf) -> Items[Event]:
     """Lago's `{"events": [...]}`."""
-    with json_errors(body):
+    with json_errors(body, _BULK_EXPECTED):
         events = _BULK.decode(body).events
     return _mapped(_LAGO.many(events, "events[{}]"), _from_lago(customer_of))
 

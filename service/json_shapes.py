@@ -68,8 +68,12 @@ class Shape(Generic[T]):
         try:
             found = self._many.decode(body)
         except (msgspec.MsgspecError, RecursionError):
-            with json_errors(bytes(body)):
+            check_json(bytes(body))
+            try:
                 raws = self._raws.decode(body)
+            except msgspec.ValidationError:
+                fault = Fault(paths.partition("[")[0], "invalid_type", shown(body), "a list")
+                raise invalid([fault], code="invalid_body") from None
             return self._each(list(enumerate(raws)), paths)
         return Items(found, range(len(found)), size=len(found), paths=paths)
 
@@ -118,10 +122,11 @@ class Shape(Generic[T]):
 
 
 class json_errors:
-    """Errors of msgspec in the block become answers with 400."""
+    """Errors of msgspec in the block become answers with 400: the body is not as `expected`."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, expected: str) -> None:
         self._body = body
+        self._expected = expected
 
     def __enter__(self) -> None:
         """Nothing to do."""
@@ -129,9 +134,8 @@ class json_errors:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, msgspec.MsgspecError | RecursionError):
             check_json(self._body)
-            text, _, path = str(error).partition(" - at `$")
-            name = path.strip("`").lstrip(".") or ""
-            raise invalid([Fault(name, "invalid_type", None, text)], code="invalid_body") from None
+            fault = Fault("", "invalid_type", None, f"{self._expected} ({error})")
+            raise invalid([fault], code="invalid_body") from None
 
 
 def check_json(body: bytes) -> None:

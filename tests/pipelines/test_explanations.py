@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from billing.documents import presentation_of, render_html
+from billing.explanation_words import line_words
+from billing.wording import Words
 from meters.catalog_file import load_catalog
 from meters.mapping import Mapping as ColumnMapping
 from runners import bills, explained, invoices
@@ -201,6 +205,17 @@ def test_what_changed_since_is_said(
     assert changed == {"calls"}
     assert not found["matches"]
     assert found["coupons"] is None
+    # Nothing says that what it is now was rounded to what it was then.
+    line = next(line for line in found["lines"] if not line["matches"])
+    words = Words("en")
+    now = words.short_money(line["amount_exact"], "EUR")
+    then = words.money(line["amount"], "EUR")
+    said = list(line_words(line, "EUR", words))
+    assert said[-1] == f"{now} by usage and prices as they are now, {then} on this document"
+    # The page of the document goes by what the document itself says.
+    html = render_html(document, presentation_of(catalog, document, "en"), found)
+    assert line["description"] in unescape(html)
+    assert said[-1] not in html
 
 
 def test_a_page_and_a_pdf_are_written(

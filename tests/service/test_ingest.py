@@ -181,6 +181,16 @@ def test_json_of_another_shape_is_refused_by_every_route(here: Site, body: bytes
     assert not here.events
 
 
+def test_events_that_are_no_list_are_named(here: Site) -> None:
+    for path in ("/v1/events/bulk", "/api/v1/events/batch"):
+        (fault,) = here.post(path, b'{"events": 5}').json()["errors"]
+        assert {name: fault[name] for name in ("path", "value", "expected")} == {
+            "path": "events",
+            "value": "5",
+            "expected": "a list",
+        }
+
+
 def test_bytes_that_are_no_utf8_are_placed(here: Site) -> None:
     got = here.post("/v1/events", b'{"event_name":\n"\xff"}')
     assert (got.status_code, got.json()["code"]) == (400, "invalid_utf8")
