@@ -20,6 +20,7 @@ from meters.scalars import canonical_json, parse_json
 from meters.zones import microseconds
 from warehouse.affected import copies_of
 from warehouse.client import Warehouse
+from warehouse.queries import STREAMED
 from warehouse.writes import insert_quarantine
 
 Row = dict[str, Any]
@@ -100,7 +101,14 @@ def _canonical(row: Row) -> str:
     # What Python cannot hold (deep nesting, endless digits) is compared as it is written.
     with suppress(ValueError, RecursionError):
         properties = canonical_json(parse_json(properties))
-    return f"{prefix}{microseconds(row['timestamp'])}{properties}"
+    at = "" if _is_filled_in(row) else microseconds(row["timestamp"])
+    return f"{prefix}{at}{properties}"
+
+
+def _is_filled_in(row: Row) -> bool:
+    """Whether the sender said no time: the API has then filled in that of receipt."""
+    came_by_stream = str(row["origin"]).startswith(STREAMED)
+    return came_by_stream and bool(row["timestamp"] == row["ingested_at"])
 
 
 def _text(value: object) -> str | None:

@@ -26,7 +26,10 @@ ROW = (
     "moment, moment_low, points, meter_hash, revision"
 )
 
-IS_STREAMED = "match(origin, '^(kafka|log)://')"
+STREAMED = ("kafka://", "log://")
+"""How origins begin that a stream has read."""
+
+IS_STREAMED = " OR ".join(f"startsWith(origin, '{start}')" for start in STREAMED).join("()")
 """Whether a stream has read an event; else a backfill has, from a file."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -79,10 +79,12 @@ class Shard:
         self.fn = AggregateShard(Timeline.of(CATALOG), tenant=tenant, warehouse=url)
         self.fn.setup()
 
-    def process(self, *batches: Sequence[Row]) -> tuple[dict[str, int], list[Any]]:
+    def process(
+        self, *batches: Sequence[Row], origin: str = "file"
+    ) -> tuple[dict[str, int], list[Any]]:
         packed = []
         for number, batch in enumerate(batches):
-            events = decoded(batch, f"file{number}").events
+            events = decoded(batch, f"{origin}{number}").events
             column = events.schema.get_field_index("tenant_id")
             renamed = events.set_column(column, "tenant_id", [[self.tenant] * len(batch)])
             insert_events(self.warehouse, renamed)
@@ -153,6 +155,23 @@ def test_the_same_in_other_words_is_no_conflict(embedded, embedded_url, tenant):
     )
     assert (counts["duplicate"], counts["conflict"]) == (2, 0)
     assert shard.quarantine() == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "conflicts"), [("kafka://events/", 1), ("log://spool/", 1), ("file", 3)]
+)
+def test_a_time_that_the_api_has_filled_in_makes_no_conflict(
+    embedded, embedded_url, tenant, origin, conflicts
+):
+    """The sender said no time in the first three; of a file nobody filled in anything."""
+    shard = Shard(embedded, embedded_url, tenant)
+    received = [f"2026-01-31T{hour}:59:59.5Z" for hour in (10, 10, 11)]
+    received[1] = "2026-01-31T10:59:59.7Z"
+    filled_in = [event(1, timestamp=at, ingested_at=at) for at in received]
+    said = event(1, timestamp="2026-01-31T11:00:00Z", ingested_at="2026-01-31T11:59:59.7Z")
+    counts, _ = shard.process([*filled_in, said], origin=origin)
+    assert (counts["accepted"], counts["duplicate"]) == (1, 3)
+    assert counts["conflict"] == conflicts
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
