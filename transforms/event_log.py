@@ -62,6 +62,7 @@ class EventLog:
         self._lock = _locked(folder)
         self._guard = threading.Lock()
         self._grown = threading.Condition(self._guard)
+        self._first: tuple[Path, int] | None = None
         try:
             self.committed = _read_committed(folder)
             self.end = self.committed
@@ -111,13 +112,20 @@ class EventLog:
 
         None where there is none, or where it was committed meanwhile.
         """
-        if (path := self.segment_of(self.committed)) is None or self.end <= self.committed:
+        committed = self.committed
+        if (path := self.segment_of(committed)) is None or self.end <= committed:
             return None
+        # Where it stood when it was asked for last: no header is read again once it is passed.
+        known, place = self._first or (path, 0)
         try:
             with open(path, "rb") as file:
-                return _time_at(file, self.committed)
+                found = _frame_of(file, committed, place if known == path else 0)
         except FileNotFoundError:
             return None
+        if found is None:
+            return None
+        self._first = path, found[0]
+        return found[1]
 
     def wait(self, beyond: int, seconds: float) -> bool:
         """Whether there are messages at or behind an offset, waiting for them a while."""
@@ -179,6 +187,8 @@ class EventLog:
             place = 0
             with open(path, "rb") as file:
                 while (frame := read_frame(file, place)) is not None:
+                    if frame.first <= self.committed:
+                        self._first = path, place
                     self.end, place = frame.first + len(frame.messages), frame.end
             size = path.stat().st_size
             if place < size:
@@ -259,15 +269,17 @@ def read_frame(file: BinaryIO, place: int) -> Frame | None:
     return Frame(first, at, messages, place + _HEADER.size + size)
 
 
-def _time_at(file: BinaryIO, offset: int) -> int | None:
-    """The time of the frame that holds an offset; only headers are read."""
-    place = 0
+def _frame_of(file: BinaryIO, offset: int, place: int) -> tuple[int, int] | None:
+    """The place and the time of the frame that holds an offset; only headers are read.
+
+    It is at `place` or behind.
+    """
     while len(header := _header(file, place)) == _HEADER.size:
         magic, _, first, at, count, size = _HEADER.unpack(header)
         if magic != _MAGIC:
             return None
         if offset < first + count:
-            return int(at)
+            return place, int(at)
         place += _HEADER.size + size
     return None
 

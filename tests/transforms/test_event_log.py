@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from meters.errors import BeammeterError, ConfigurationError
 from tests.cli import ROOT
+from transforms import event_log
 from transforms.event_log import EventLog
 
 
@@ -111,6 +113,8 @@ def test_one_process_has_the_folder(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
+from typing import BinaryIO
+from transforms import event_log
 from transforms.event_log import EventLog
 log = EventLog(Path(sys.argv[1]), segment_bytes=4096)
 while True:
@@ -152,4 +156,35 @@ def test_the_oldest_message_that_waits_is_known_by_its_time(tmp_path: Path) -> N
     again = EventLog(tmp_path / "log")
     again.append([(b"k", b"v")], 400)
     assert again.oldest == 400
+    again.close()
+
+
+@pytest.mark.parametrize("segment_bytes", [1, 1000, 1_000_000])
+def test_no_header_is_read_twice_to_know_the_oldest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment_bytes: int
+) -> None:
+    headers: list[int] = []
+
+    def counted(file: BinaryIO, place: int) -> bytes:
+        headers.append(place)
+        return whole(file, place)
+
+    whole = event_log._header
+    monkeypatch.setattr(event_log, "_header", counted)
+    frames = 200
+    log = EventLog(tmp_path, segment_bytes)
+    for at in range(frames):
+        log.append([(b"k", b"v")] * 2, at)
+    asked = 0
+    for offset in range(0, 250, 3):
+        log.commit(offset)
+        assert log.oldest == offset // 2
+        assert log.oldest == offset // 2
+        asked += 2
+    assert len(headers) <= frames + asked
+    log.close()
+    headers.clear()
+    again = EventLog(tmp_path, segment_bytes)
+    assert again.oldest == 249 // 2
+    assert len(headers) == 1
     again.close()
