@@ -443,5 +443,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "watermark Nullable(DateTime64(6, 'UTC')) AFTER owned",
         ),
     ),
+    Migration(
+        version=8,
+        name="counts of a week",
+        statements=(
+            # Whoever reads counts asks for the last minutes.
+            "ALTER TABLE ingest_stats MODIFY TTL toDateTime(recorded_at) + INTERVAL 7 DAY",
+        ),
+    ),
 )
 """All migrations of this program; the last one's version is the schema's."""
