@@ -199,7 +199,7 @@ class ShardState:
         catalog = self.timeline.catalogs[version]
         customers = pl.Series([customer.id for customer in catalog.customers], dtype=pl.String)
         ends = self.timeline.measurements[version].hour_ends(slim["customer"], slim["timestamp"])
-        high = high_words(slim["identity"].to_numpy(), slim["owner"])
+        high = high_words(slim["identity"].to_numpy(), slim["owner"].to_numpy())
         customer = pl.when(pl.col("customer").is_null()).then(pl.col("unknown"))
         return slim.select(
             customer.otherwise(customers.gather(slim["customer"])).alias("external_customer_id"),
@@ -223,9 +223,9 @@ def _differing(every: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
     return paired.sort(["high", "identity_low", "order"], maintain_order=True).select(COPY)
 
 
-def high_words(identity: Uint64s, owner: pl.Series) -> Uint64s:
+def high_words(identity: Uint64s, owner: Uint64s) -> Uint64s:
     """The first word of a key: that of the event's identity, moved by its owner."""
-    moved: Uint64s = owner.to_numpy() * _ODD
+    moved: Uint64s = owner * _ODD
     moved += identity
     return moved
 

@@ -18,7 +18,7 @@ from meters.measure import Cells
 from meters.projection import words
 from meters.revisions import BUCKET, changes
 from meters.stream_state import HORIZON_SLICES, ShardState, high_words, slice_of
-from meters.timeline import Timeline, owners
+from meters.timeline import Timeline
 from meters.usage import USAGE, USAGE_VALUES, from_stored, usage_rows
 from transforms.stream_counts import STATS
 from transforms.stream_options import StreamOptions
@@ -91,13 +91,13 @@ def _identities(
     oldest = state.slice - HORIZON_SLICES
     for batch in reader.identities(found.ingested_at - options.horizon_us, since):
         table = pa.Table.from_batches([batch])
-        owner = owners(options.tenant, table.column("external_customer_id"))
         identity = words(table.column("identity_hash"))
-        content = words(table.column("content_hash"))[:, 0]
-        at = table.column("ingested_at").cast(pa.int64()).to_numpy()
+        owner, content, at, newest_at = (
+            table.column(name).to_numpy() for name in ("owner", "content", "ingested_at", "newest")
+        )
         width = max(1, options.horizon_us // HORIZON_SLICES)
         slices = (at // width).clip(max(0, oldest), state.slice)
-        slices[table.column("newest").cast(pa.int64()).to_numpy() >= since] = state.slice
+        slices[newest_at >= since] = state.slice
         keys = Keys(high_words(identity[:, 0], owner), identity[:, 1], content)
         state.identities.add(keys, slices)
 

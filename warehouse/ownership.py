@@ -23,8 +23,11 @@ from meters.zones import from_microseconds, microseconds
 from warehouse.client import Warehouse
 from warehouse.writes import with_constants, with_time
 
-SHARD_OF = "xxh3(concat(tenant_id, '\\0', external_customer_id)) % {shards:UInt32}"
-"""`meters.shards.shard_of` as an expression over the columns of a table."""
+OWNER = "xxh3(concat(tenant_id, '\\0', external_customer_id))"
+"""`meters.shards.owner_hash` as an expression over the columns of a table."""
+
+SHARD_OF = f"{OWNER} % {{shards:UInt32}}"
+"""`meters.shards.shard_of`, likewise."""
 
 WHOLE_BUCKET = bytes(16)
 """The `identity_hash` of a mark that stands for its whole bucket."""

@@ -19,7 +19,7 @@ import pyarrow as pa
 from meters.zones import from_microseconds, microseconds
 from warehouse.affected import EVENT_COLUMNS
 from warehouse.client import Warehouse
-from warehouse.ownership import SHARD_OF
+from warehouse.ownership import OWNER, SHARD_OF
 from warehouse.parameters import Parameters
 from warehouse.queries import IS_STREAMED, KEY, ROW
 
@@ -32,13 +32,21 @@ FROM events WHERE tenant_id = {tenant:String}
 """
 
 _IDENTITIES = f"""
-SELECT external_customer_id, identity_hash,
-    argMin(content_hash, (e.ingested_at, content_hash)) AS content_hash,
-    min(e.ingested_at) AS ingested_at, max(e.timestamp) AS newest
-FROM events AS e
-WHERE {_MINE} AND (e.ingested_at >= {{ingested:DateTime64(6, 'UTC')}} OR timestamp >= {_SINCE})
-GROUP BY external_customer_id, identity_hash
+SELECT owner, identity_hash, toUInt64(bitShiftRight(first, 64)) AS content,
+    toInt64(bitShiftRight(first, 128)) AS ingested_at, newest
+FROM (
+    SELECT {OWNER} AS owner, identity_hash,
+        min(bitOr(
+            bitShiftLeft(toUInt256(toUnixTimestamp64Micro(e.ingested_at)), 128),
+            toUInt256(reinterpretAsUInt128(reverse(content_hash)))
+        )) AS first,
+        max(toUnixTimestamp64Micro(timestamp)) AS newest
+    FROM events AS e
+    WHERE {_MINE} AND (e.ingested_at >= {{ingested:DateTime64(6, 'UTC')}} OR timestamp >= {_SINCE})
+    GROUP BY owner, identity_hash
+)
 """
+# (ingested_at, content hash) as one number: the least of numbers costs half as much as of pairs.
 
 _OPEN_EVENTS = f"""
 SELECT {EVENT_COLUMNS} FROM events FINAL PREWHERE {_MINE} AND timestamp >= {_SINCE}
@@ -97,8 +105,8 @@ class ShardReader:
     def identities(self, ingested: int, since: int) -> Iterator[pa.RecordBatch]:
         """Each identity received since `ingested`, or of an event since `since`, once.
 
-        With the content hash and the `ingested_at` of the copy that counts, and the
-        greatest time of any copy as `newest`.
+        With the `owner` hash of its customer, the first word of the content hash and the
+        `ingested_at` of the copy that counts, and the greatest time of any copy as `newest`.
         """
         return self.warehouse.iter_arrow(
             _IDENTITIES, self._with(since=since, ingested=from_microseconds(ingested))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 
+import pyarrow as pa
 import pytest
 from msgspec import structs
 
 from meters.catalog import Catalog
+from meters.shards import owner_hash
 from meters.stream_state import SLICES
 from meters.timeline import Timeline
+from meters.zones import microseconds
 from tests.generators import Row
 from tests.meters.chain import catalog_of, event, meter
 from tests.pipelines.runs import Tenant
@@ -24,6 +29,7 @@ from transforms.shard_memory import MEMORY
 from transforms.shard_stage import ShardStage
 from transforms.stream_options import StreamOptions
 from warehouse.ownership import read_progress, write_progress
+from warehouse.recovery import ShardReader
 
 CATALOG = catalog_of(meter("sum"), zone="UTC")
 CLOSED_UNTIL = "2026-01-31T12:00:00Z"
@@ -89,6 +95,43 @@ def test_what_a_split_has_stored_before_it_spoke_is_not_taken_for_counted(tenant
     shards.flush(0, shard, splits=2)
     [both] = read_progress(tenant.warehouse, tenant.name)
     assert both.updated_at == later
+
+
+def test_of_several_copies_the_first_received_counts_then_the_least_hash(tenant: Tenant) -> None:
+    rng = random.Random(1)
+    copies = [
+        event(
+            str(number % 20),
+            timestamp=f"2026-01-31T{13 + number % 3}:30:00Z",
+            ingested_at=f"2026-01-31T16:00:0{rng.randrange(3)}.{rng.randrange(2)}Z",
+            properties={"x": number},
+        )
+        for number in range(200)
+    ]
+    stored = tenant.store(copies).to_pylist()
+    expected = {
+        key: (min((row["ingested_at"], row["content_hash"]) for row in of), newest_of(of))
+        for key, of in grouped(stored).items()
+    }
+    reader = ShardReader(tenant.warehouse, tenant.name, 0, 1)
+    found = pa.Table.from_batches(reader.identities(0, 0)).to_pylist()
+    assert len(found) == len(expected) == 20
+    for row in found:
+        (at, content), newest = expected[row["identity_hash"]]
+        assert row["owner"] == owner_hash(tenant.name, "c")
+        assert row["content"] == int.from_bytes(content[:8], "big")
+        assert (row["ingested_at"], row["newest"]) == (microseconds(at), microseconds(newest))
+
+
+def grouped(rows: list[Row]) -> dict[bytes, list[Row]]:
+    found: dict[bytes, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["identity_hash"], []).append(row)
+    return found
+
+
+def newest_of(rows: list[Row]) -> datetime:
+    return max(row["timestamp"] for row in rows)
 
 
 def test_a_shard_that_loads_while_its_stream_runs_dry_gives_its_buckets_away(
