@@ -42,13 +42,15 @@ class Metered:
 
     `frames` has the slim events of each version of the catalog, with the column `owner`
     (`meters.shards.owner_hash`), in the order of the batch. `events` are those whose
-    properties are a JSON object; `quarantine` has what was refused.
+    properties are a JSON object; `quarantine` has what was refused. `rounded` counts the
+    numbers that lost digits beyond the 12th place.
     """
 
     events: pa.Table
     frames: list[tuple[int, pl.DataFrame]]
     quarantine: pa.Table
     broken: int
+    rounded: int
 
 
 @dataclass
@@ -118,6 +120,7 @@ class Timeline:
                 [QUARANTINE_SCHEMA.empty_table(), *(part.quarantine for part in parts)]
             ),
             broken=sum(part.broken for part in parts),
+            rounded=sum(part.rounded for part in parts),
         )
 
     def version_at(self, customer: str, at: datetime) -> int:
@@ -140,7 +143,7 @@ class Timeline:
         slim = projected.slim.with_columns(owners(tenant, events.column("external_customer_id")))
         quarantine = pa.concat_tables([projected.broken, projected.refused])
         frames = [(version, slim)] if slim.height else []
-        return Metered(events, frames, quarantine, projected.broken.num_rows)
+        return Metered(events, frames, quarantine, projected.broken.num_rows, projected.rounded)
 
     def versions(self, events: pa.Table) -> npt.NDArray[np.int64]:
         """The catalog of each event: the last one in effect when its local hour began."""

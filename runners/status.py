@@ -28,6 +28,10 @@ _TIMEOUT = 30.0
 Found = Mapping[str, Any]
 
 
+_COUNTS = {"batches": "batches", "rounded": "numbers rounded to 12 decimals"}
+"""Counts that are none of events, and their names."""
+
+
 def status_of_warehouse(url: Url, tenant: str, kafka: KafkaSettings | None) -> Found:
     """The condition as this process finds it; without Kafka nobody knows what waits there.
 
@@ -110,7 +114,7 @@ def _facts(found: Found) -> Iterator[tuple[str, object]]:
     if found["success_rate"] is not None:
         yield "processing success rate", found["success_rate"]
     for name, number in found["counts"].items():
-        yield name if name == "batches" else f"events {name}", number
+        yield _COUNTS.get(name, f"events {name}"), number
     for name, place in (("stored", "delay_seconds"), ("usage", "usage_delay_seconds")):
         delay = found[place]
         if delay.get("events") or delay.get("flushes"):

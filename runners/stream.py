@@ -127,7 +127,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             take_over(warehouse, tenant, options.shards, first, now)
         stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
         try:
-            counters = ("read", "stored", "quarantined", "duplicates")
+            counters = ("read", "stored", "quarantined", "duplicates", "rounded")
             with (
                 _stopping() as stop,
                 connect_patiently(url[0], options.job) as watched,

@@ -107,6 +107,11 @@ class _Pipeline:
         yield self._one(
             "recent_batches", "Batches of the last five minutes.", found.counts["batches"]
         )
+        yield self._one(
+            "recent_rounded_numbers",
+            "Numbers of the last five minutes that lost digits beyond the 12th decimal place.",
+            found.counts["rounded"],
+        )
         dirty = self._family("dirty_marks", "Marks that wait for a repair.", "reason")
         for reason, number in found.dirty.items():
             dirty.add_metric([self._tenant, reason], number)

@@ -145,6 +145,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
             write.result()
         progress.advance("stored", sum(table.num_rows for table in self._events))
         progress.advance("quarantined", sum(entry.quarantined for entry in self._stats))
+        progress.advance("rounded", sum(entry.rounded for entry in self._stats))
         for split, offsets in self._reached.items():
             CONSUMERS.commit(self._options.job, split, offsets)
 
@@ -167,6 +168,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
                 read=len(messages.values) - raw.foreign,
                 accepted=metered.events.num_rows,
                 quarantined=len(raw.bad) + decoded.quarantine.num_rows + metered.broken,
+                rounded=metered.rounded,
             )
         )
         for version, slim in metered.frames:

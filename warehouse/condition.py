@@ -77,12 +77,13 @@ class Delay:
 class Condition:
     """A tenant's pipeline at one instant.
 
-    `counts` are the sums of `warehouse.pulse.COUNTS` since `since`, `last_batch` when the
-    last batch was stored in that time. `dirty` and `quarantined` are what is there now, by
-    reason. `stored` is the delay from `ingested_at` to the raw row, event by event in whole
-    seconds, of what a stream has read: a file may be as old as it likes. `usage` is that to
-    the usage row, each flush by the event that waited longest. `sink_rows` were handed to
-    the warehouse since then, and `sink_retries` counts the statements that were tried again.
+    `counts` are the sums of `warehouse.pulse.COUNTS` since `since`, the `batches` and the
+    `rounded` numbers, `last_batch` when the last batch was stored in that time. `dirty` and
+    `quarantined` are what is there now, by reason. `stored` is the delay from `ingested_at`
+    to the raw row, event by event in whole seconds, of what a stream has read: a file may
+    be as old as it likes. `usage` is that to the usage row, each flush by the event that
+    waited longest. `sink_rows` were handed to the warehouse since then, and `sink_retries`
+    counts the statements that were tried again.
     """
 
     at: datetime

@@ -17,7 +17,7 @@ from warehouse.client import Warehouse
 from warehouse.stats import SHARD, SINK
 
 COUNTS = ("read", "accepted", "duplicate", "conflict", "quarantined", "late")
-"""The counts of `ingest_stats`."""
+"""The counts of events in `ingest_stats`."""
 
 _IS_BATCH = f"NOT startsWith(origin, '{SINK}') AND NOT startsWith(origin, '{SHARD}')"
 
@@ -31,7 +31,8 @@ GROUP BY second ORDER BY second
 """
 
 _TOTALS = f"""
-SELECT {_SUMS}, maxIf(recorded_at, {_IS_BATCH}) AS last, countIf({_IS_BATCH}) AS batches
+SELECT {_SUMS}, sum(rounded) AS rounded,
+    maxIf(recorded_at, {_IS_BATCH}) AS last, countIf({_IS_BATCH}) AS batches
 FROM ingest_stats FINAL
 WHERE tenant_id = {{tenant:String}} AND recorded_at >= {{since:DateTime64(6, 'UTC')}}
 """
@@ -54,7 +55,9 @@ def counts_by_second(warehouse: Warehouse, tenant: str, since: datetime) -> pa.T
 
 
 def totals(warehouse: Warehouse, tenant: str, since: datetime) -> dict[str, object]:
-    """The sums of `COUNTS` since then, with `last` (when the last batch was) and `batches`."""
+    """The sums of `COUNTS` since then, with `rounded` (numbers that lost digits), `last` (when
+    the last batch was) and `batches`.
+    """
     [row] = warehouse.query_rows(_TOTALS, {"tenant": tenant, "since": since})
     return {**row, "last": row["last"] if row["batches"] else None}
 

@@ -451,5 +451,10 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE ingest_stats MODIFY TTL toDateTime(recorded_at) + INTERVAL 7 DAY",
         ),
     ),
+    Migration(
+        version=9,
+        name="rounded numbers",
+        statements=("ALTER TABLE ingest_stats ADD COLUMN IF NOT EXISTS rounded UInt64 AFTER late",),
+    ),
 )
 """All migrations of this program; the last one's version is the schema's."""

@@ -26,6 +26,7 @@ class Stats:
     """Counts of one batch. `origin` and `row` name it: a batch that is read again by the
     same bounds replaces its row. `at` is when, in microseconds, UTC.
 
+    `rounded` are numbers, not events: those that lost digits beyond the 12th place.
     `sink_rows` were handed to the warehouse, `sink_retries` says how often a statement was
     tried again, and `usage_delay_ms` is how long the event that had waited longest took from
     its `ingested_at` until its usage could be read; None where nothing was flushed.
@@ -40,6 +41,7 @@ class Stats:
     conflict: int = 0
     quarantined: int = 0
     late: int = 0
+    rounded: int = 0
     sink_rows: int = 0
     sink_retries: int = 0
     usage_delay_ms: int | None = None
@@ -62,6 +64,7 @@ def insert_stats(warehouse: Warehouse, tenant: str, rows: Sequence[Stats]) -> No
                 "conflict": row.conflict,
                 "quarantined": row.quarantined,
                 "late": row.late,
+                "rounded": row.rounded,
                 "sink_rows": row.sink_rows,
                 "sink_retries": row.sink_retries,
                 "usage_delay_ms": row.usage_delay_ms,

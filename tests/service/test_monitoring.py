@@ -17,7 +17,7 @@ from meters.errors import BeammeterError, ConfigurationError, WarehouseUnavailab
 from meters.timestamps import format_instant
 from meters.zones import microseconds
 from service.health import PATIENCE, Monitor, Report
-from service.metrics import CONTENT_TYPE
+from service.metrics import CONTENT_TYPE, Metrics
 from service.metrics_server import metrics_server, parse_address
 from service.outcomes import Outcomes
 from tests.meters.chain import catalog_of, event, meter
@@ -94,7 +94,7 @@ def test_work_of_the_sink_and_delays_are_added_up(embedded: Warehouse, name: str
     at = microseconds(now)
     empty = monitor(embedded, name, now).report().to_dict()
     assert empty["usage_delay_seconds"]["flushes"] == 0
-    rows = [Stats("t/0", 1, at, read=10, accepted=8, quarantined=2)]
+    rows = [Stats("t/0", 1, at, read=10, accepted=8, quarantined=2, rounded=4)]
     rows += [
         Stats(f"{SINK}a", at, at, sink_rows=7, sink_retries=2, usage_delay_ms=1500),
         Stats(f"{SINK}b", at, at, sink_rows=5, usage_delay_ms=500),
@@ -111,6 +111,9 @@ def test_work_of_the_sink_and_delays_are_added_up(embedded: Warehouse, name: str
         "most": 1.5,
     }
     assert (found["success_rate"], found["counts"]["batches"]) == ("0.8000", 1)
+    assert found["counts"]["rounded"] == 4
+    told = Metrics(name, monitor(embedded, name, now)).text().decode()
+    assert f'beammeter_recent_rounded_numbers{{tenant="{name}"}} 4.0' in told
     assert (found["silent_seconds"], found["watermark_lag_seconds"]) == (5, 15)
 
 

@@ -57,7 +57,7 @@ def test_what_works_and_what_stands_still(
     now = datetime.now(UTC)
     at = microseconds(now)
     rows = [
-        Stats("t/0", 1, at, read=1000, accepted=990, quarantined=10, duplicate=3),
+        Stats("t/0", 1, at, read=1000, accepted=990, quarantined=10, duplicate=3, rounded=8),
         Stats(f"{SINK}a", 1, at, sink_rows=77, sink_retries=4, usage_delay_ms=250),
     ]
     insert_stats(embedded, tenant, rows)
@@ -70,6 +70,7 @@ def test_what_works_and_what_stands_still(
         "processing success rate 0.9900",
         "events read 1000",
         "events duplicate 3",
+        "numbers rounded to 12 decimals 8",
         "rows written 77",
         "writes tried again 4",
         "seconds to usage, p95 0.25",

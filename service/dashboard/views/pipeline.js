@@ -57,6 +57,7 @@ const delay = (of) => `${span(of.median)} median, ${span(of.p95)} p95, ${span(of
 // From what was sent here to the rows that were written.
 function flow({ sent, counts, sink }) {
   const here = sent ? [["sent to this server and durable", sent.accepted], ["refused by this server", sent.refused], ["failed, to be sent again", sent.failed]] : [];
-  const read = Object.entries(counts).filter(([name]) => name !== "batches");
-  return [...here, ...read, ["usage rows written", sink.rows], ["writes tried again", sink.retries]];
+  const read = Object.entries(counts).filter(([name]) => !["batches", "rounded"].includes(name));
+  const rounded = counts.rounded ? [["numbers rounded to 12 decimals", counts.rounded]] : [];
+  return [...here, ...read, ...rounded, ["usage rows written", sink.rows], ["writes tried again", sink.retries]];
 }
