@@ -107,7 +107,8 @@ class Rejected(Exception):
         self.field = field
         self.value = text
         self.expected = expected
-        super().__init__(f"{field} must be {expected} (got {text!r})")
+        found = "nothing" if value is None else repr(text)
+        super().__init__(f"{field} must be {expected} (got {found})")
 
     @property
     def detail(self) -> str:

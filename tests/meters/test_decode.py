@@ -69,6 +69,8 @@ def test_a_row_that_breaks_a_rule_is_quarantined_with_its_reason(given, reason, 
     assert refusals(result) == [(reason, field)]
     [row] = result.quarantine.to_pylist()
     assert row["detail"].startswith(f"{field} must be ")
+    if reason == "missing_field":
+        assert row["detail"] == f"{field} must be present (got nothing)"
     assert (row["tenant_id"], row["origin"], row["origin_row"], row["meter"]) == (
         "t",
         "file",
