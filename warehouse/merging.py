@@ -68,16 +68,19 @@ _DISTINCT = f"""
     ),
 """
 
-_LATEST = """
-            maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)),
-                w.latest_at IS NOT NULL) AS latest,
-            countIf(w.latest_at IS NOT NULL) AS latests,
-"""
+LATEST = (
+    "maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)), "
+    "w.latest_at IS NOT NULL)"
+)
+"""Of the rows `w` the greatest (latest_at, latest_id, latest_value), where one has any."""
+
+HAS_LATEST = "countIf(w.latest_at IS NOT NULL) > 0"
+"""Whether one of the rows `w` has a latest value."""
 
 _LATEST_COLUMNS = """
-    if(m.latests > 0, m.latest.1, NULL) AS latest_at,
+    if(m.has_latest, m.latest.1, NULL) AS latest_at,
     m.latest.2 AS latest_id,
-    if(m.latests > 0, m.latest.3, NULL) AS latest_value,
+    if(m.has_latest, m.latest.3, NULL) AS latest_value,
 """
 
 
@@ -91,7 +94,7 @@ WITH
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             sum(w.events) AS events,
             sum(w.sum) AS sum, min(w.min) AS min, max(w.max) AS max,
-            {_LATEST if latest else ""}
+            {f"{LATEST} AS latest, {HAS_LATEST} AS has_latest," if latest else ""}
             max(w.revision) AS revision
         FROM winners AS w
         GROUP BY w.span, w.meter, w.merged_group

@@ -18,6 +18,7 @@ import pyarrow as pa
 from meters.catalog import Aggregation
 from meters.scalars import canonical_json
 from warehouse.client import Warehouse
+from warehouse.merging import HAS_LATEST, LATEST
 from warehouse.parameters import Value, json_list
 from warehouse.queries import KEY
 from warehouse.usage_series import Selection
@@ -68,9 +69,7 @@ _STATE: dict[str, tuple[frozenset[Aggregation], str, str]] = {
     "max": (frozenset({"max"}), "max(w.max)", _NO_NUMBER),
     "latest_value": (
         frozenset({"latest"}),
-        "if(countIf(w.latest_at IS NOT NULL) > 0, maxIf("
-        "tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)), "
-        "w.latest_at IS NOT NULL).3, NULL)",
+        f"if({HAS_LATEST}, {LATEST}.3, NULL)",
         _NO_NUMBER,
     ),
 }
