@@ -2,12 +2,16 @@
 
     slim events --step--> changed cells   (to write)
                           late events     (to mark dirty)
+                          doubtful events (to mark dirty)
                           differing copies (to quarantine and mark dirty)
                           new identities  (to keep)
 
 Pure: reading, writing and Beam's state are elsewhere (`transforms.shard_stage`). The
 first copy of an event that arrives counts, whatever its timestamp; deduplication stands
 before any bucket.
+
+An event is doubtful where it may be a copy of one that was forgotten before its time, as
+there were too many. It is counted, and repair looks at it again.
 
 An event is late where its customer's local hour has ended at or before `closed_until`:
 repair owns that hour by then. Events of unknown customers are never late, as they have
@@ -61,6 +65,7 @@ class Step:
     changed: list[tuple[int, Cells]]
     fresh: Keys
     late: pl.DataFrame
+    doubtful: pl.DataFrame
     differing: pl.DataFrame
     accepted: int
     duplicates: int
@@ -77,6 +82,8 @@ class ShardState:
     slice: int = 0
     newest: int = LEAST_US
     """The greatest time of an event that was taken in."""
+    doubtful_until: int = 0
+    """Events up to this time may be copies of what `shrink` has forgotten."""
     floors: pl.DataFrame = field(default_factory=lambda: FLOORS.to_frame())
     """Buckets that stand at a revision above the first, whose rows must stand there too."""
 
@@ -108,6 +115,7 @@ class ShardState:
             changed=changed,
             fresh=keys[~known],
             late=late.select(COPY),
+            doubtful=on_time.filter(pl.col("timestamp") <= self.doubtful_until).select(COPY),
             differing=_differing(every, counted),
             accepted=fresh.height,
             duplicates=every.height - fresh.height,
@@ -183,7 +191,11 @@ class ShardState:
         return gone
 
     def shrink(self, budget: int) -> list[int]:
-        """Forget the oldest slices until the budget holds; returns those forgotten."""
+        """Forget the oldest slices until the budget holds; returns those forgotten.
+
+        The current slice is kept, however large it is. A copy of what is forgotten has the
+        time of its event, which is not after the newest one, or it is a conflict.
+        """
         gone: list[int] = []
         counts = self.identities.counts()
         for number in range(self.slice - SLICES + 1, self.slice):
@@ -192,6 +204,8 @@ class ShardState:
             if number >= 0 and counts.get(number % NUMBERS):
                 self.identities.forget({number})
                 gone.append(number)
+        if gone:
+            self.doubtful_until = self.newest
         return gone
 
     def _copies(self, version: int, slim: pl.DataFrame, frame: int) -> pl.DataFrame:

@@ -159,6 +159,7 @@ class ShardWork:
         marks = pl.concat(
             [
                 step.late.with_columns(reason=pl.lit("late")),
+                step.doubtful.with_columns(reason=pl.lit("forgotten")),
                 conflicts.with_columns(reason=pl.lit("conflict")),
             ]
         )

@@ -60,6 +60,7 @@ def load(
     values = _open_usage(state, options.tenant, reader, since)
     written = _reconcile(warehouse, options.tenant, state, reader, since, values)
     STATS.worked(options.job, rows=written)
+    state.shrink(options.budget)
     return state
 
 

@@ -56,6 +56,7 @@ class _About(msgspec.Struct):
     released: bool
     floors: bytes
     load_begun_at: int = 0
+    doubtful_until: int = 0
 
 
 class _LogEntry(msgspec.Struct, array_like=True):
@@ -184,6 +185,7 @@ class _KeyedState:
             timeline, closed_until=known.closed_until, slice=known.slice, newest=known.newest
         )
         state.floors = unpack(known.floors)
+        state.doubtful_until = known.doubtful_until
         for number in range(max(0, known.slice - SLICES + 1), known.slice + 1):
             for segment in self._seen[number % SLICES].read():
                 state.identities.add(_keys(segment), number)
@@ -243,6 +245,7 @@ class _KeyedState:
             released=shard.released,
             floors=pack(state.floors.cast(FLOORS)),
             load_begun_at=shard.load_begun_at,
+            doubtful_until=state.doubtful_until,
         )
         self.about.write(msgspec.msgpack.encode(about))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from transforms.kafka_client import KafkaSettings
 
 HOUR_US = 3_600_000_000
+_LEAST_HORIZON_US = 72 * HOUR_US
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,9 @@ class StreamOptions:
     `job` names the run in this process's memory; `shards` is how many keys share the
     customers. The stream owns a bucket until the watermark passes its end plus
     `lateness_us`; the watermark stays `disorder_us` behind what was read. Identities are
-    remembered for `horizon_us` of record time, at most `budget` in each shard. With
-    `idle_seconds` the stream gives everything away once it was idle for that long.
+    remembered for `horizon_us` of record time, at most `budget` in each shard, or those of
+    the newest slice where they are more. With `idle_seconds` the stream gives everything
+    away once it was idle for that long.
     """
 
     job: str
@@ -30,6 +32,14 @@ class StreamOptions:
     idle_seconds: float | None = None
     lateness_us: int = 48 * HOUR_US
     disorder_us: int = 10_000_000
-    horizon_us: int = 72 * HOUR_US
     budget: int = 50_000_000
     dead_letters: str | None = None
+
+    @property
+    def horizon_us(self) -> int:
+        """How long an identity is remembered: three days, or as long as a copy can be on time.
+
+        An event is received up to a day before its own time, and it is on time until
+        `lateness_us` after its hour has ended.
+        """
+        return max(_LEAST_HORIZON_US, self.lateness_us + 24 * HOUR_US)

@@ -15,12 +15,14 @@ from msgspec import structs
 
 from meters.catalog import Catalog
 from meters.shards import owner_hash
-from meters.stream_state import SLICES
+from meters.stream_state import HORIZON_SLICES, SLICES
 from meters.timeline import Timeline
+from meters.timestamps import parse_timestamp
 from meters.zones import microseconds
 from tests.generators import Row
-from tests.meters.chain import catalog_of, event, meter
+from tests.meters.chain import catalog_of, event, meter, plain_usage
 from tests.pipelines.runs import Tenant
+from transforms.batches import pack
 from transforms.deliveries import Delivery, encode
 from transforms.kafka_client import KafkaSettings
 from transforms.log_source import log_settings
@@ -132,6 +134,56 @@ def grouped(rows: list[Row]) -> dict[bytes, list[Row]]:
 
 def newest_of(rows: list[Row]) -> datetime:
     return max(row["timestamp"] for row in rows)
+
+
+def test_what_a_small_budget_forgets_is_counted_once_after_repair(tenant: Tenant) -> None:
+    options = replace(options_of(tenant), budget=15)
+    shards = ShardWork(tenant.warehouse, options, Timeline.of(tenant.catalog))
+    shard = shards.load(0)
+    slice_us = options.horizon_us // HORIZON_SLICES
+    early = [row for number in (13, 14) for row in several(number)]
+    later, newest = several(15), several(16)
+
+    def take(rows: list[Row], clock: int) -> None:
+        stored = tenant.store(rows)
+        frames = [
+            (version, slim.height, pack(slim))
+            for version, slim in shards.timeline.meter(tenant.name, stored, report=False).frames
+        ]
+        at = max(microseconds(parse_timestamp(row["timestamp"])) for row in rows)
+        brought = Delivery(
+            0, 1, at, clock, None, True, False, shards.timeline.signature, at, frames
+        )
+        assert shards.outdated(shard, brought) is None
+        shards.receive(shard, brought)
+        shards.flush(0, shard, splits=1)
+
+    first = shard.state.slice * slice_us
+    take(early, first)
+    take(later, first + slice_us)
+    assert tenant.dirty() == set()
+    take(early + newest, first + slice_us)
+    assert {reason for _, _, reason in tenant.dirty()} == {"forgotten"}
+    assert {bucket for _, bucket, _ in tenant.dirty()} == {
+        f"2026-01-31T{number}:00:00Z" for number in (13, 14)
+    }
+    once = plain_usage(tenant.catalog, early + later + newest)
+    assert tenant.usage() != once
+    tenant.own("2026-01-31T17:00:00Z")
+    tenant.repair()
+    assert tenant.usage() == once
+    assert tenant.dirty() == set()
+
+
+def several(number: int) -> list[Row]:
+    return [
+        event(
+            f"{number}:{minute}",
+            timestamp=f"2026-01-31T{number}:{minute}:00Z",
+            properties={"x": minute},
+        )
+        for minute in range(10, 20)
+    ]
 
 
 def test_a_shard_that_loads_while_its_stream_runs_dry_gives_its_buckets_away(
