@@ -1,30 +1,40 @@
 """The body of a request: read within limits, unpacked, and taken for UTF-8 only where it is.
 
-A compressed body is unpacked piece by piece and refused as soon as it is larger than
-allowed, so a small one that would become huge costs no more than the limit.
+    parts as they arrive --> body --unpacked piece by piece--> content --> the route
+              `------- counted in the room of the process --------'
+
+A compressed body is refused as soon as it is larger than allowed, so a small one that would
+become huge costs no more than the limit. What is on its way counts as what is there: many slow
+senders hold no more than the room.
 """
 
 from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import zstandard
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from service.errors import ApiError, Fault, invalid, unavailable
 from service.settings import MIB, Limits
 
 _PIECE = 1 << 20
-_SECONDS = 60.0
+SECONDS = 60.0
+"""How long a body may take to arrive."""
 _WINDOW = 8 * MIB
 """The largest window of zstd that is unpacked: what level 19 uses."""
 
 
+Take = Callable[[int], None]
+"""Called with a number of bytes before they are kept. Raises 503 where there is no room."""
+
+
 class Room:
-    """How many bytes of bodies one process holds at a time."""
+    """How many bytes of bodies one process holds at a time, also of those that still arrive."""
 
     def __init__(self, most: int = 256 * MIB) -> None:
         self._most = most
@@ -34,42 +44,55 @@ class Room:
     async def body(self, request: Request, limits: Limits) -> AsyncIterator[bytes]:
         """The body, unpacked; room is kept for it until the end of the block.
 
-        Raises 400, 413, 415, or 503 where there is no room.
+        Raises 400, 408, 413, 415, or 503 where there is no room.
         """
-        packed = await self._received(request, limits)
-        taken = len(packed)
-        self.held += taken
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self.held + size > self._most:
+                raise unavailable("the server holds as many bodies as it can")
+            self.held += size
+            taken += size
+
         try:
-            content = unpacked(packed, request.headers.get("content-encoding", ""), limits.content)
+            packed = await _received(request, limits, take)
+            encoding = request.headers.get("content-encoding", "")
+            content = _unpacked(packed, encoding, limits.content, take)
             check_utf8(content)
-            self.held += len(content)
-            taken += len(content)
             yield content
         finally:
             self.held -= taken
 
-    async def _received(self, request: Request, limits: Limits) -> bytes:
-        announced = request.headers.get("content-length", "0")
-        if announced.isdigit() and int(announced) > limits.body:
-            raise _too_large("body", limits.body)
-        size = 0
-        parts = []
-        try:
-            async with asyncio.timeout(_SECONDS):
-                async for part in request.stream():
-                    size += len(part)
-                    if size > limits.body:
-                        raise _too_large("body", limits.body)
-                    if self.held + size > self._most:
-                        raise unavailable("the server holds as many bodies as it can")
-                    parts.append(part)
-        except TimeoutError:
-            detail = f"the body must be there within {_SECONDS:g} s"
-            raise ApiError(408, "too_slow", detail, headers={"connection": "close"}) from None
-        return b"".join(parts)
+
+async def _received(request: Request, limits: Limits, take: Take) -> bytes:
+    announced = request.headers.get("content-length", "0")
+    if announced.isdigit() and int(announced) > limits.body:
+        raise _too_large("body", limits.body)
+    whole: bytes | bytearray = b""
+    try:
+        async with asyncio.timeout(SECONDS):
+            async for part in request.stream():
+                if len(whole) + len(part) > limits.body:
+                    raise _too_large("body", limits.body)
+                take(len(part))
+                if not whole:
+                    whole = part
+                    continue
+                # A list of many small parts would take many times their bytes.
+                if not isinstance(whole, bytearray):
+                    whole = bytearray(whole)
+                whole += part
+    except TimeoutError:
+        detail = f"the body must be there within {SECONDS:g} s"
+        raise ApiError(408, "too_slow", detail, headers={"connection": "close"}) from None
+    except ClientDisconnect:
+        # Nobody reads this answer. Without it, whoever hangs up would look like a broken server.
+        raise ApiError(400, "broken_off", "the body must come to its end") from None
+    return bytes(whole)
 
 
-def unpacked(packed: bytes, encoding: str, most: int) -> bytes:
+def _unpacked(packed: bytes, encoding: str, most: int, take: Take) -> bytes:
     """The content of a body, by its Content-Encoding; at most `most` bytes."""
     match encoding.strip().lower():
         case "" | "identity":
@@ -93,6 +116,7 @@ def unpacked(packed: bytes, encoding: str, most: int) -> bytes:
             size += len(piece)
             if size > most:
                 raise _too_large("unpacked body", most)
+            take(len(piece))
             found.append(piece)
     except (zlib.error, zstandard.ZstdError, EOFError) as error:
         fault = Fault("", "invalid_encoding", None, f"whole {encoding} data ({error})")

@@ -1,7 +1,7 @@
-"""Uvicorn's HTTP protocol with bounds on the head of a request: its size, and its time.
+"""Uvicorn's HTTP protocol with bounds on a request: the size of its head, the time of all of it.
 
-Uvicorn bounds neither with httptools, so a sender of endless headers would fill the memory,
-and one of slow headers would hold its connection for ever.
+Uvicorn bounds neither with httptools, so a sender of endless headers would fill the memory, and
+one of slow headers, or of a slow body that nobody reads, would hold its connection for ever.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service import bodies
+
 MOST_HEAD = 64 * 1024
 HEAD_SECONDS = 15.0
+BODY_SECONDS = bodies.SECONDS + 5
+"""Who reads a body says before that it is late; this is for those that nobody reads."""
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -21,7 +25,7 @@ _TOO_LARGE = (
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Closes a connection whose next request has a head that is too large or too slow."""
+    """Closes a connection whose request has a head that is too large, or is too slow."""
 
     _head = 0
     _timer: asyncio.TimerHandle | None = None
@@ -29,7 +33,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A connection must begin a request in time."""
         super().connection_made(transport)
-        self._begin()
+        self._begin(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is waited for any more."""
@@ -39,9 +43,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head."""
         if self._timer is None and self._head >= 0:
-            self._begin()
+            self._begin(HEAD_SECONDS)
         self._head += len(data) if self._head >= 0 else 0
         super().data_received(data)
+        if self._timer is None and self._head < 0:
+            self._begin(BODY_SECONDS)
         if self._head > MOST_HEAD and not self.transport.is_closing():
             self._end()
             self.transport.write(_TOO_LARGE)
@@ -55,11 +61,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The next head may begin; its time counts from its first byte on."""
+        self._end()
         self._head = 0
         super().on_message_complete()
 
-    def _begin(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self._late)
+    def _begin(self, seconds: float) -> None:
+        self._timer = self.loop.call_later(seconds, self._late)
 
     def _end(self) -> None:
         if self._timer is not None:
