@@ -44,8 +44,8 @@ def begin() -> None:
     """Start to send spans where the environment says where to; once a process.
 
     An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`, or that of `_TRACES_`) or an exporter
-    (`OTEL_TRACES_EXPORTER`) must be named. What is missing for it is said in the log, and
-    nothing is sent.
+    (`OTEL_TRACES_EXPORTER`) must be named. What is missing or wrong is said in the log, and
+    nothing is sent: traces are never worth a process that does not start.
     """
     global _decided
     with _guard:
@@ -59,6 +59,10 @@ def begin() -> None:
             use(_provider(name))
         except ImportError as error:
             _LOG.warning("OTEL_*: no traces are sent: install beammeter[otel] (%s)", error)
+        except Exception as error:
+            # Exporters of anybody read settings of their own, and raise what they like.
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            _LOG.warning("OTEL_*: no traces are sent: the settings are wrong (%s)", reason)
 
 
 def use(provider: Any) -> None:
@@ -190,5 +194,42 @@ def _provider(name: str) -> Any:
     if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "beammeter"}))
     provider = TracerProvider(resource=resource)
-    provider.add_span_processor(BatchSpanProcessor(found[0].load()()))
+    provider.add_span_processor(BatchSpanProcessor(_Told(found[0].load()())))
     return provider
+
+
+class _Told:
+    """An exporter whose failures are told once, when they begin, and once when they are over.
+
+    What the exporter itself logs is of its own kind, at each batch, and may hold its URL.
+    """
+
+    def __init__(self, exporter: Any) -> None:
+        self._exporter = exporter
+        self._fails = False
+
+    def export(self, spans: Sequence[Any]) -> Any:
+        """Send them; what cannot be sent is dropped."""
+        from opentelemetry.sdk.trace.export import SpanExportResult
+
+        reason = "they are not taken"
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:
+            reason = type(error).__name__
+            result = SpanExportResult.FAILURE
+        fails = result is not SpanExportResult.SUCCESS
+        if fails and not self._fails:
+            _LOG.warning("OTEL_*: traces are lost (%s); all else goes on", reason)
+        elif self._fails and not fails:
+            _LOG.warning("OTEL_*: traces are sent again")
+        self._fails = fails
+        return result
+
+    def shutdown(self) -> None:
+        """Nothing more comes."""
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Whether nothing waits in it."""
+        return bool(self._exporter.force_flush(timeout_millis))

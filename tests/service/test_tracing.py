@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -236,6 +238,68 @@ def test_the_protocol_is_that_of_traces_before_that_of_all(
     tracing.begin()
     assert asked == [("opentelemetry_traces_exporter", f"otlp_proto_{exporter}")]
     assert not tracing.is_on()
+
+
+def provider_with(monkeypatch: pytest.MonkeyPatch, exporter: Callable[[], Any]) -> list[Any]:
+    """Begin with an exporter that the environment names; what was used then."""
+    entry = SimpleNamespace(load=lambda: exporter)
+    monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "own")
+    monkeypatch.setattr(tracing, "entry_points", lambda **_: [entry])
+    monkeypatch.setattr(tracing, "_decided", False)
+    used: list[Any] = []
+    monkeypatch.setattr(tracing, "use", used.append)
+    tracing.begin()
+    return used
+
+
+def test_an_exporter_with_wrong_settings_stops_nothing_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong() -> None:
+        raise ValueError("OTEL_EXPORTER_OWN_TIMEOUT must be a number (got 'ten')\nand so on")
+
+    assert provider_with(monkeypatch, wrong) == []
+    tracing.begin()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "OTEL_*: no traces are sent: the settings are wrong "
+        "(ValueError: OTEL_EXPORTER_OWN_TIMEOUT must be a number (got 'ten'))"
+    )
+
+
+def test_a_collector_that_is_away_is_told_once_and_so_is_its_return(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers: list[SpanExportResult | Exception] = []
+
+    class Own(InMemorySpanExporter):
+        def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            super().export(spans)
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    failed = SpanExportResult.FAILURE
+    answers += [OSError(SECRET), failed, failed, SpanExportResult.SUCCESS, failed]
+    (provider,) = provider_with(monkeypatch, Own)
+    told = []
+    for _ in range(5):
+        with provider.get_tracer("test").start_as_current_span("one"):
+            pass
+        provider.force_flush()
+        told.append([record.getMessage() for record in caplog.records])
+        caplog.clear()
+    provider.shutdown()
+    assert answers == []
+    assert told == [
+        ["OTEL_*: traces are lost (OSError); all else goes on"],
+        [],
+        [],
+        ["OTEL_*: traces are sent again"],
+        ["OTEL_*: traces are lost (they are not taken); all else goes on"],
+    ]
 
 
 class Collector:
