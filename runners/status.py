@@ -107,6 +107,8 @@ def _facts(found: Found) -> Iterator[tuple[str, object]]:
         yield "delivery success rate", rate
     for name, number in (found.get("sent") or {}).items():
         yield f"events sent here: {name}", number
+    for code, number in (found.get("refused_requests") or {}).items():
+        yield f"requests refused here: {code}", number
     if found["lag"] is not None:
         yield "events that wait", found["lag"]
     if "counts" not in found:

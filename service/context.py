@@ -19,6 +19,7 @@ from service.idempotency import Answers
 from service.intake import Intake
 from service.keys import KeyStore
 from service.metrics import Metrics
+from service.outcomes import Outcomes
 from service.rates import Rates
 from service.sessions import Sessions
 from service.settings import Settings
@@ -66,13 +67,12 @@ class Service:
             self.catalogs = ServedCatalogs(self.catalog, tenant, self.warehouse)
         if self.warehouse is not None and self.monitor is None:
             self.monitor = Monitor(self.warehouse, self.settings.tenant, clock=now)
-        outcomes = None if self.intake is None else self.intake.outcomes
-        self.metrics = Metrics(self.settings.tenant, self.monitor, outcomes)
+        self.metrics = Metrics(self.settings.tenant, self.monitor, self.outcomes)
 
     @property
-    def sent(self) -> Mapping[str, int] | None:
-        """The outcomes of the events of the last five minutes, where it takes any."""
-        return None if self.intake is None else self.intake.outcomes.recent
+    def outcomes(self) -> Outcomes | None:
+        """What became of what was sent here, where it takes any events."""
+        return None if self.intake is None else self.intake.outcomes
 
 
 async def service_of(request: Request) -> Service:

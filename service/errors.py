@@ -59,8 +59,11 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 class ApiError(Exception):
     """A request that is answered by an error.
 
-    `code` is a stable word for programs. `extra` members stand beside the others.
+    `code` is a stable word for programs. `extra` members stand beside the others. `counted`
+    says that the outcomes have the events of the request already.
     """
+
+    counted = False
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ from confluent_kafka import KafkaException
 
 from meters.errors import BeammeterError
 from meters.timestamps import format_instant
-from service.outcomes import share
+from service.outcomes import Outcomes, share
 from transforms.kafka_client import KafkaSettings, Waiting, waiting
 from warehouse.client import Warehouse
 from warehouse.condition import Condition, Delay, read_condition
@@ -86,9 +86,10 @@ class Report:
         """Whether everything holds."""
         return all(check.ok for check in self.checks)
 
-    def to_dict(self, sent: Mapping[str, int] | None = None) -> dict[str, Any]:
+    def to_dict(self, outcomes: Outcomes | None = None) -> dict[str, Any]:
         """The report as JSON, with the outcomes of what was sent to this server lately."""
         found = self.condition
+        sent = None if outcomes is None else outcomes.recent
         body: dict[str, Any] = {
             "status": "ok" if self.ok else "failing",
             "at": format_instant(self.at),
@@ -98,6 +99,7 @@ class Report:
             "lag": self.lag,
             "sent": None if sent is None else dict(sent),
             "delivery_rate": None if sent is None else share(sent["accepted"], sent["failed"]),
+            "refused_requests": None if outcomes is None else outcomes.recent_refused_requests,
         }
         if found is None:
             return body

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import Annotated, Any
 
 import msgspec
@@ -42,6 +43,28 @@ Writer = Annotated[Caller, Depends(allowed(RIGHT))]
 Served = Annotated[Service, Depends(service_of)]
 
 
+_Route = Callable[[Request, Caller, Service], Awaitable[Response]]
+
+
+def _counted(route: _Route) -> _Route:
+    """The route, whose requests are counted also where nobody can know their events."""
+
+    @wraps(route)
+    async def counted(request: Request, caller: Writer, service: Served) -> Response:
+        try:
+            return await route(request, caller, service)
+        except ApiError as error:
+            if service.intake is not None and not error.counted:
+                outcomes = service.intake.outcomes
+                if error.status == 503:
+                    outcomes.count(failed=1)
+                else:
+                    outcomes.refuse(error.code)
+            raise
+
+    return counted
+
+
 @dataclass(frozen=True)
 class _Format:
     """How one kind of body is read and answered. With `whole`, one wrong event refuses all."""
@@ -54,6 +77,7 @@ class _Format:
 
 
 @router.post("/v1/events", status_code=202, openapi_extra=ingest_openapi.SINGLE)
+@_counted
 async def ingest_event(request: Request, caller: Writer, service: Served) -> Response:
     """Take one event, as FlexPrice's clients send it."""
     _content_type(request, JSON)
@@ -62,6 +86,7 @@ async def ingest_event(request: Request, caller: Writer, service: Served) -> Res
 
 
 @router.post("/v1/events/bulk", status_code=202, openapi_extra=ingest_openapi.BULK)
+@_counted
 async def ingest_events(request: Request, caller: Writer, service: Served) -> Response:
     """Take many events: FlexPrice's `{"events": [...]}`, or one JSON object in each line."""
     kind = _content_type(request, JSON, *LINES)
@@ -70,6 +95,7 @@ async def ingest_events(request: Request, caller: Writer, service: Served) -> Re
 
 
 @router.post("/api/v1/events", status_code=204, openapi_extra=ingest_openapi.PEERS)
+@_counted
 async def ingest_peers(request: Request, caller: Writer, service: Served) -> Response:
     """Take CloudEvents, as OpenMeter's clients send them, or one event of Lago's clients."""
     kind = _content_type(request, JSON, CLOUD_EVENT, CLOUD_EVENTS)
@@ -88,6 +114,7 @@ async def ingest_peers(request: Request, caller: Writer, service: Served) -> Res
 
 
 @router.post("/api/v1/events/batch", status_code=200, openapi_extra=ingest_openapi.LAGO_BATCH)
+@_counted
 async def ingest_lago_batch(request: Request, caller: Writer, service: Served) -> Response:
     """Take many events of Lago's clients."""
     _content_type(request, JSON)
@@ -158,7 +185,7 @@ def _answer(form: _Format, items: Items[Event], taken: Taken) -> Response:
     taken.faults.sort(key=lambda fault: fault.index or 0)
     if taken.failed:
         made = {str(place): taken.made[place] for place in taken.failed if place in taken.made}
-        raise unavailable(
+        failed = unavailable(
             f"{taken.accepted} of {items.size} events were taken, {len(taken.failed)} may not "
             f"have been ({taken.reason}): send these again with the same ids",
             accepted=taken.accepted,
@@ -166,9 +193,12 @@ def _answer(form: _Format, items: Items[Event], taken: Taken) -> Response:
             event_ids=made,
             rejected=taken.faults,
         )
+        failed.counted = True
+        raise failed
     if taken.faults and not taken.accepted:
         wrong = len({fault.index for fault in taken.faults})
         error = invalid(taken.faults[:_MORE], status=form.refused)
+        error.counted = True
         if items.size > 1:
             error.extra = {"accepted": 0, "rejected": taken.faults, "wrong": wrong}
         if form.refused == 422:

@@ -111,7 +111,9 @@ class Intake:
         """Raises 503 where that many events cannot be taken now."""
         if (reason := self._sink.refusal(self._waiting + count)) is not None:
             self.outcomes.count(failed=count)
-            raise unavailable(f"no event was taken: {reason}", accepted=0)
+            error = unavailable(f"no event was taken: {reason}", accepted=0)
+            error.counted = True
+            raise error
 
     async def take(
         self,

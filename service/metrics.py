@@ -1,7 +1,7 @@
 """Metrics for Prometheus: requests of this process, and the pipeline as the warehouse has it.
 
     GET /metrics    requests by route, method and status; their duration
-                    events by what became of them at this server
+                    events by what became of them at this server, and requests that had none
                     the pipeline's condition (`service.health`), looked at when asked
 
 The stream runs in other processes, on other machines; what it leaves in the warehouse is
@@ -58,7 +58,7 @@ class Metrics:
 
 
 class _Sent:
-    """What became of the events that were sent to this server; a collector."""
+    """What became of the events and requests that were sent to this server; a collector."""
 
     def __init__(self, outcomes: Outcomes) -> None:
         self._outcomes = outcomes
@@ -69,6 +69,11 @@ class _Sent:
         family = CounterMetricFamily("beammeter_sent_events", text, labels=("outcome",))
         for name, number in self._outcomes.totals.items():
             family.add_metric([name], number)
+        yield family
+        text = "Requests for events that were refused before their events were known, by code."
+        family = CounterMetricFamily("beammeter_refused_requests", text, labels=("code",))
+        for code, number in self._outcomes.refused_requests.items():
+            family.add_metric([code], number)
         yield family
 
 

@@ -52,7 +52,7 @@ def status(read: Reads, service: Annotated[Service, Depends(service_of)]) -> Res
     """The condition of the pipeline, with what was read in the last five minutes."""
     del read
     assert service.monitor is not None
-    return json_answer(service.monitor.report().to_dict(service.sent))
+    return json_answer(service.monitor.report().to_dict(service.outcomes))
 
 
 @router.get("/v1/live")

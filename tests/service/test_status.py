@@ -17,8 +17,9 @@ import pytest
 
 from meters.zones import microseconds
 from runners.cli import main
-from service.health import PATIENCE
+from service.health import PATIENCE, Report
 from service.outcomes import Outcomes, share
+from service.settings import Limits
 from tests.service.servers import Server, events, post
 from tests.service.sites import Site, site
 from tests.services.process import LOCALHOST, free_port
@@ -188,6 +189,54 @@ def test_what_a_server_does_with_events_is_counted(here: Site) -> None:
     assert here.post("/v1/events/bulk", {"events": [good, {**good, "event_id": "bad"}]})
     here.sink.refuses = "too much waits"
     assert here.post("/v1/events", good).status_code == 503
-    assert here.service.sent == {"accepted": 3, "refused": 2, "failed": 2}
+    outcomes = here.service.outcomes
+    assert outcomes is not None
+    assert outcomes.recent == {"accepted": 3, "refused": 2, "failed": 2}
+    assert outcomes.recent_refused_requests == {}, "their events are known"
     text = here.service.metrics.text().decode()
     assert 'beammeter_sent_events_total{outcome="failed"} 2.0' in text
+
+
+def test_requests_whose_events_nobody_knows_are_counted_by_what_was_wrong(tmp_path: Path) -> None:
+    good = {"event_name": "call", "external_customer_id": "acme", "event_id": "1"}
+    with site(tmp_path, limits=Limits(body=1000, events=2)) as here:
+        outcomes = here.service.outcomes
+        assert outcomes is not None
+        for path in ("/v1/events", "/v1/events/bulk", "/api/v1/events", "/api/v1/events/batch"):
+            assert here.post(path, b"no json").status_code in (400, 422)
+        assert here.post("/v1/events", {**good, "source": "x" * 1000}).status_code == 413
+        assert here.post("/v1/events/bulk", {"events": [good] * 3}).status_code == 413
+        assert here.post("/v1/events", good, "text/plain").status_code == 415
+        assert here.post("/v1/events", b"x", content_encoding="gzip").status_code == 400
+        here.service.room.held = 1 << 40
+        assert here.post("/v1/events", good).status_code == 503
+        here.service.room.held = 0
+        wanted = {
+            "invalid_encoding": 1,
+            "invalid_json": 4,
+            "too_large": 1,
+            "too_many_events": 1,
+            "unsupported_content_type": 1,
+        }
+        assert outcomes.recent_refused_requests == wanted
+        # What is turned away for want of room may be sent again, so it is one event that failed.
+        assert outcomes.recent == {"accepted": 0, "refused": 0, "failed": 1}
+        assert here.post("/v1/events", good).status_code == 202
+        assert here.client.post("/v1/events", content=b"no json").status_code == 401
+        assert outcomes.refused_requests == wanted, "without a key nothing is looked at"
+        assert 'beammeter_refused_requests_total{code="invalid_json"} 4.0' in (
+            here.service.metrics.text().decode()
+        )
+        report = Report(datetime.now(UTC), (), None, None).to_dict(outcomes)
+        assert (report["refused_requests"], report["delivery_rate"]) == (wanted, "0.5000")
+
+
+def test_refused_requests_are_of_the_last_five_minutes() -> None:
+    clock = [1000.0]
+    outcomes = Outcomes(lambda: clock[0])
+    outcomes.refuse("too_large")
+    clock[0] += 200
+    outcomes.refuse("invalid_json")
+    clock[0] += 200
+    assert outcomes.recent_refused_requests == {"invalid_json": 1}
+    assert outcomes.refused_requests == {"invalid_json": 1, "too_large": 1}

@@ -55,9 +55,10 @@ export function pipeline(view) {
 const delay = (of) => `${span(of.median)} median, ${span(of.p95)} p95, ${span(of.most)} at most`;
 
 // From what was sent here to the rows that were written.
-function flow({ sent, counts, sink }) {
+function flow({ sent, refused_requests: requests, counts, sink }) {
   const here = sent ? [["sent to this server and durable", sent.accepted], ["refused by this server", sent.refused], ["failed, to be sent again", sent.failed]] : [];
+  const unread = Object.entries(requests || {}).map(([code, count]) => [`requests refused: ${code}`, count]);
   const read = Object.entries(counts).filter(([name]) => !["batches", "rounded"].includes(name));
   const rounded = counts.rounded ? [["numbers rounded to 12 decimals", counts.rounded]] : [];
-  return [...here, ...read, ...rounded, ["usage rows written", sink.rows], ["writes tried again", sink.retries]];
+  return [...here, ...unread, ...read, ...rounded, ["usage rows written", sink.rows], ["writes tried again", sink.retries]];
 }
