@@ -39,6 +39,8 @@ _IDLE_SECONDS = 10.0
 _SLICE = 0.25
 _PAUSE = 5.0
 _LAST_ROUNDS = 20
+_STOP_SECONDS = 5.0
+"""Who stops a service mostly kills it after ten seconds."""
 
 
 class LocalStream:
@@ -76,10 +78,15 @@ class LocalStream:
         oldest = self._log.oldest if events else None
         return Waiting(events, oldest is not None and oldest < microseconds(before))
 
-    def stop(self, seconds: float = 60.0) -> None:
-        """Read what is in the log, give the buckets away, and end."""
+    def stop(self, seconds: float = _STOP_SECONDS) -> bool:
+        """Read what is in the log, give the buckets away, and end; whether that was done in time.
+
+        Where it was not, as while a large warehouse is loaded, the process may end as one that
+        is killed: all that was acknowledged is in the log or in the warehouse.
+        """
         self._stop.set()
         self._thread.join(seconds)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while True:

@@ -146,8 +146,14 @@ def _local(
     try:
         yield LogSink(log, settings.limits, _bytes(command)), stream
     finally:
-        stream.stop()
-        log.close()
+        if stream.stop():
+            log.close()
+        else:
+            # Its folder stays this process's until the end: the stream may still write there.
+            notice(
+                "the pipeline was not done in time: what it has not counted waits in "
+                f"{log.folder} for the next start, and its hours stay the stream's until then"
+            )
 
 
 def _bytes(command: ServeCommand) -> int:

@@ -6,12 +6,14 @@ once requests that have begun are answered.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from meters.collection import keep_what_is_there
@@ -19,9 +21,11 @@ from meters.errors import BeammeterError
 from service.http_protocol import BoundedProtocol
 from service.settings import Settings
 
-_GRACE_SECONDS = 30
+_GRACE_SECONDS = 15
+"""For requests that have begun: events wait for their acknowledgement no longer than 10 s."""
 _KEEP_ALIVE_SECONDS = 30
 _MOST_CONNECTIONS = 2_000
+_LEFT_SECONDS = 1.0
 
 
 def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> None:
@@ -54,9 +58,23 @@ def serve(app: FastAPI, settings: Settings, notice: Callable[[str], None]) -> No
     notice(f"listening at http://{shown}:{port}")
     with bound, _leaving_quietly():
         try:
-            server.run(sockets=[bound])
+            _run(server, bound)
         except SystemExit:
             raise BeammeterError("the service must start (see the messages above)") from None
+
+
+def _run(server: uvicorn.Server, bound: socket.socket) -> None:
+    """Run until the server has ended, and wait for nothing else.
+
+    A thread may be within a statement to a warehouse that does not answer. `asyncio.run` would
+    wait for it, and the loop is not closed here as it may yet say that it is done.
+    """
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(server.serve(sockets=[bound]))
+    if left := asyncio.all_tasks(loop):
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left, timeout=_LEFT_SECONDS))
 
 
 @contextmanager
