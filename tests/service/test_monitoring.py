@@ -216,7 +216,9 @@ def exported(world: World) -> set[str]:
     worked = Stats(f"{SINK}a", 1, microseconds(now), usage_delay_ms=1)
     insert_stats(world.warehouse, full, [worked])
     seen = monitor(world.warehouse, full, now, lag=3)
-    metrics = type(world.service.metrics)(full, seen, Outcomes())
+    outcomes = Outcomes()
+    outcomes.refuse("invalid_json")
+    metrics = type(world.service.metrics)(full, seen, outcomes)
     metrics.requests.labels("/x", "GET", "200").inc()
     metrics.seconds.labels("/x", "GET").observe(0.1)
     return {
