@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from service.settings import Limits
 from service.sinks import Record, Written
 from transforms.event_log import EventLog
+from warehouse.tracing import Traced, current
 
 _LOG = logging.getLogger(__name__)
+
+_Request = tuple[Sequence[Record], int, asyncio.Future[Written], Traced | None]
 
 
 class LogSink:
@@ -22,7 +25,7 @@ class LogSink:
         self._limits = limits
         self._most = most
         self._waiting = 0
-        self._pending: list[tuple[Sequence[Record], int, asyncio.Future[Written]]] = []
+        self._pending: list[_Request] = []
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writer: asyncio.Task[None] | None = None
 
@@ -41,7 +44,7 @@ class LogSink:
         """Append the records with those of other requests that wait."""
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         self._waiting += len(records)
-        self._pending.append((records, at, future))
+        self._pending.append((records, at, future, current()))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._drain())
         return future
@@ -56,14 +59,16 @@ class LogSink:
         loop = asyncio.get_running_loop()
         while self._pending:
             batch, self._pending = self._pending, []
-            together = [record for records, _, _ in batch for record in records]
+            together = [record for records, *_ in batch for record in records]
+            traced = [span for *_, span in batch if span is not None]
+            at = batch[0][1]
             reason = ""
             try:
-                await loop.run_in_executor(self._thread, self._log.append, together, batch[0][1])
+                await loop.run_in_executor(self._thread, self._log.append, together, at, traced)
             except OSError as error:
                 reason = f"the disk refuses: {error.strerror}"
                 _LOG.error("the log in %s: %s", self._log.folder, error.strerror)
-            for records, _, future in batch:
+            for records, _, future, _ in batch:
                 failed = list(range(len(records))) if reason else []
                 if not future.done():
                     future.set_result(Written(failed, reason))

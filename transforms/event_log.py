@@ -28,8 +28,11 @@ from zlib import crc32
 import msgspec
 
 from meters.errors import BeammeterError, ConfigurationError
+from warehouse.tracing import Traced
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+_MOST_TRACED = 10_000
+"""Appends whose spans are remembered, for a reader that has fallen behind."""
 _MAGIC = b"bml1"
 _HEADER = struct.Struct(">4sIQqII")
 """Magic, CRC-32 of the rest of the header and the messages, offset of the first message,
@@ -67,6 +70,7 @@ class EventLog:
             self.committed = _read_committed(folder)
             self.end = self.committed
             self.bytes = 0
+            self._traced: dict[int, tuple[Traced, ...]] = {}
             self._recover()
         except BaseException:
             self._lock.close()
@@ -78,10 +82,11 @@ class EventLog:
         self._start = int(current.stem)
         _sync_folder(folder)
 
-    def append(self, messages: Sequence[Pair], at: int) -> int:
+    def append(self, messages: Sequence[Pair], at: int, traced: Sequence[Traced] = ()) -> int:
         """Add messages as one frame and wait until they are on disk; returns the first offset.
 
-        Raises OSError where the disk refuses: then none of them is in the log.
+        The spans that brought them are remembered for readers of this process alone. Raises
+        OSError where the disk refuses: then none of them is in the log.
         """
         payload = msgspec.msgpack.encode(messages)
         first = self.end
@@ -102,6 +107,8 @@ class EventLog:
         with self._grown:
             self._sizes[self._start] = size + len(header) + len(payload)
             self.bytes += len(header) + len(payload)
+            if traced and len(self._traced) < _MOST_TRACED:
+                self._traced[first] = tuple(traced)
             self.end = first + len(messages)
             self._grown.notify_all()
         return first
@@ -132,6 +139,14 @@ class EventLog:
         with self._grown:
             return self._grown.wait_for(lambda: self.end > beyond, seconds)
 
+    def traced(self, first: int, end: int) -> tuple[Traced, ...]:
+        """The spans that brought what was appended in [first, end) and is not committed."""
+        if not self._traced:
+            return ()
+        with self._guard:
+            found = [spans for at, spans in self._traced.items() if first <= at < end]
+        return tuple(itertools.chain.from_iterable(found))
+
     def reader(self, offset: int) -> LogReader:
         """Reads from an offset on."""
         return LogReader(self, offset)
@@ -148,6 +163,8 @@ class EventLog:
                 os.fsync(file.fileno())
             part.replace(self.folder / _COMMITTED)
             self.committed = offset
+            for first in [first for first in self._traced if first < offset]:
+                del self._traced[first]
             starts = sorted(self._sizes)
             for start, following in itertools.pairwise(starts):
                 if following <= offset:

@@ -71,6 +71,7 @@ class LogConsumer:
             at_end=frozenset({PARTITION} if is_at_end else ()),
             tick=tick,
             drained=self.drained and is_at_end,
+            traced=self._log.traced(end - len(pairs), end),
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -27,6 +28,7 @@ from tests.service.servers import CATALOG, Server, events, post
 from tests.service.world import World
 from tests.services.kafka import Kafka
 from tests.services.process import LOCALHOST
+from transforms.event_log import EventLog
 from transforms.kafka_client import KafkaSettings
 from warehouse import tracing
 from warehouse.client import Warehouse
@@ -302,6 +304,33 @@ def test_a_collector_that_is_away_is_told_once_and_so_is_its_return(
     ]
 
 
+def spans_of(body: bytes) -> list[Any]:
+    """The spans of a request to a collector."""
+    request = ExportTraceServiceRequest.FromString(body)
+    return [
+        span
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    ]
+
+
+def test_the_log_forgets_the_spans_of_what_is_durable_elsewhere(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    try:
+        for number in range(3):
+            log.append([(b"k", b"1"), (b"k", b"2")], 0, [f"span {number}"])
+        log.append([(b"k", b"3")], 0)
+        assert log.traced(0, 7) == ("span 0", "span 1", "span 2")
+        assert log.traced(2, 4) == ("span 1",)
+        log.commit(4)
+        assert log.traced(0, 7) == ("span 2",)
+        log.commit(7)
+        assert log.traced(0, 7) == ()
+    finally:
+        log.close()
+
+
 class Collector:
     """Takes traces as OTLP over HTTP."""
 
@@ -351,5 +380,11 @@ def test_a_server_sends_its_traces_to_a_collector_also_the_last_ones(
         b"flush",
     ):
         assert name in told
+    sent = [span for body in collector.bodies for span in spans_of(body)]
+    accepted = {span.span_id for span in sent if span.name == "accept"}
+    assert len(accepted) == 1
+    for name in ("ingest", "flush"):
+        links = {link.span_id for span in sent if span.name == name for link in span.links}
+        assert links == accepted, f"{name} knows what brought the events of the local log"
     assert SECRET.encode() not in told
     assert server.key.encode() not in told
