@@ -40,7 +40,7 @@ _SLICE = 0.25
 _PAUSE = 5.0
 _LAST_ROUNDS = 20
 _STOP_SECONDS = 5.0
-"""Who stops a service mostly kills it after ten seconds."""
+"""For a round, once it shall stop: who stops a service mostly kills it after ten seconds."""
 
 
 class LocalStream:
@@ -59,6 +59,7 @@ class LocalStream:
         self._catalog = catalog
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="local-stream", daemon=True)
+        self._rounds = 0
         self.problem: str | None = None
 
     def start(self) -> None:
@@ -78,14 +79,18 @@ class LocalStream:
         oldest = self._log.oldest if events else None
         return Waiting(events, oldest is not None and oldest < microseconds(before))
 
-    def stop(self, seconds: float = _STOP_SECONDS) -> bool:
+    def stop(self) -> bool:
         """Read what is in the log, give the buckets away, and end; whether that was done in time.
 
-        Where it was not, as while a large warehouse is loaded, the process may end as one that
-        is killed: all that was acknowledged is in the log or in the warehouse.
+        Where no round comes to its end, as while a large warehouse is loaded, it is not waited
+        for: the process may end as one that is killed, since all that was acknowledged is in
+        the log or in the warehouse.
         """
         self._stop.set()
-        self._thread.join(seconds)
+        rounds = -1
+        while self._thread.is_alive() and rounds < self._rounds:
+            rounds = self._rounds
+            self._thread.join(_STOP_SECONDS)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -126,12 +131,14 @@ class LocalStream:
             if self._arrived(consumer.reader.offset, busy_until):
                 busy_until = time.monotonic() + _BUSY_SECONDS
             run(rounds.build, launch_options("direct"))
+            self._rounds += 1
             self.problem = None
         consumer.drained = True
         for _ in range(_LAST_ROUNDS):
             is_read = consumer.reader.offset >= self._log.end
             consumer.ticked = 0.0
             run(rounds.build, launch_options("direct"))
+            self._rounds += 1
             if is_read:
                 break
             time.sleep(_FLUSH_SECONDS)

@@ -192,7 +192,7 @@ def test_the_local_pipeline_is_exact_through_kills(tmp_path: Path) -> None:
             again = [events("x", 0, 1)[0] | {"event_id": name} for name in load.acknowledged]
             assert post(client, again[:1000]).status_code == 202
             assert post(client, events(f"more{sent}", 0, 500)).status_code == 202
-        assert server.end() == 0
+        end_counted(server)
         log = server.log()
         assert "Traceback" not in log
         counted = usage(server)["eu"]
@@ -202,8 +202,19 @@ def test_the_local_pipeline_is_exact_through_kills(tmp_path: Path) -> None:
         assert {f"more{sent}-{number}" for number in range(500)} <= total
         assert not owns(server), "what has ended owns no bucket"
     server.start()
-    assert server.end() == 0
+    end_counted(server)
     assert not owns(server), "nor where no event came"
+
+
+def end_counted(server: Server) -> None:
+    """End it; where it says that it had no time to count all, its next start does."""
+    for _ in range(5):
+        said = server.log().count("was not done in time")
+        assert server.end() == 0
+        if server.log().count("was not done in time") == said:
+            return
+        server.start()
+    raise AssertionError("a server has time to count a few events")
 
 
 def counted_ids(server: Server) -> set[str]:
