@@ -1,6 +1,7 @@
 """Events through `beammeter serve` into a real broker, over loopback.
 
 python -m benchmarks.ingest.run --seconds 8
+python -m benchmarks.ingest.run --seconds 6 --load 4    # that one alone
 
 Server, broker and load (`load.go`) share the machine. First as many requests as are answered,
 then constant rates, where the time of an answer counts from when its request was due. Each load
@@ -15,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +39,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--local", action="store_true", help="into the local log, no broker")
+    numbers = range(1, len(LOADS) + 1)
+    parser.add_argument("--load", type=int, choices=numbers, nargs="+", default=[*numbers])
     given = parser.parse_args()
+    loads = [LOADS[number - 1] for number in given.load]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         load = build(folder)
         if given.local:
             server = Server(folder, "--clickhouse", f"chdb://{folder / 'data'}")
             server.process._command += ["--catalog", str(server.catalog)]
-            measure(load, server, given.seconds)
+            measure(load, server, loads, given.seconds)
             return
         with Kafka() as kafka:
             kafka.create_topic("events", partitions=4)
-            measure(load, Server(folder, "--bootstrap-servers", kafka.bootstrap), given.seconds)
+            server = Server(folder, "--bootstrap-servers", kafka.bootstrap)
+            measure(load, server, loads, given.seconds)
 
 
 def build(folder: Path) -> Path:
@@ -59,10 +65,12 @@ def build(folder: Path) -> Path:
     return program
 
 
-def measure(load: Path, server: Server, seconds: float) -> None:
+def measure(
+    load: Path, server: Server, loads: Sequence[tuple[int, int, int]], seconds: float
+) -> None:
     """Print a line for each load."""
     server.start()
-    for events, connections, rate in LOADS:
+    for events, connections, rate in loads:
         before = times(server.process.pid)
         found = sent(load, server, events, connections, rate, seconds)
         spent = times(server.process.pid) - before
