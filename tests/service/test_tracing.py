@@ -25,6 +25,7 @@ from service.kafka_sink import KafkaSink
 from service.keys import KeyStore
 from service.settings import Limits, Settings
 from tests.service.servers import CATALOG, Server, events, post
+from tests.service.test_serve import await_usage
 from tests.service.world import World
 from tests.services.kafka import Kafka
 from tests.services.process import LOCALHOST
@@ -366,6 +367,7 @@ def test_a_server_sends_its_traces_to_a_collector_also_the_last_ones(
         server.start()
         with server.client() as client:
             assert post(client, events(SECRET, 0, 20)).status_code == 202
+        await_usage(server, {"eu": 20})
         assert server.end() == 0
     finally:
         server.process.kill()
