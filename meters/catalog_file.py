@@ -292,6 +292,17 @@ def meter_hash(meter: Meter) -> str:
 
 def catalog_hash(catalog: Catalog) -> str:
     """16 hex digits over what of a catalog affects usage or amounts."""
+    # Kept beside the catalog's other derived values: it never changes, and is asked for often.
+    derived = catalog.__dict__
+    if _HASH not in derived:
+        derived[_HASH] = _catalog_hash(catalog)
+    return str(derived[_HASH])
+
+
+_HASH = "_catalog_hash"
+
+
+def _catalog_hash(catalog: Catalog) -> str:
     undescribed: dict[str, object] = {"charges": {"__all__": {"description"}}}
     plans = {**undescribed, "versions": {"__all__": undescribed}, "name": True}
     described: dict[str, object] = {"description": True}

@@ -19,7 +19,7 @@ import polars as pl
 
 from meters.catalog import Catalog
 from meters.reading import Granularity, UsageCell, read_usage
-from meters.usage import USAGE_VALUES, from_stored
+from meters.usage import KEY, USAGE_VALUES, from_stored
 from meters.zones import from_microseconds, microseconds
 from service.cursors import no_cursor, read_cursor, write_cursor
 from warehouse.client import Warehouse
@@ -76,6 +76,7 @@ def usage_page(
     after = None if cursor is None else place_behind(cursor)
     found: list[UsageCell] = []
     counted = {meter.id for meter in catalog.meters if meter.aggregation == "unique_count"}
+    spanned = {meter.id for meter in catalog.meters if meter.over_spans}
     carrying = {meter.id for meter in catalog.meters if meter.carries}
     ever = replace(selection, start=None)
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
@@ -86,18 +87,19 @@ def usage_page(
         if selection.start is not None:
             old = [each for each in series if each.meter in carrying]
             new = [each for each in series if each.meter not in carrying]
-        rows = pl.concat(
-            from_stored(rows_of_series(warehouse, tenant, chosen, each))
-            for chosen, each in ((ever, old), (selection, new))
-            if each
-        )
-        distinct = [each for each in series if each.meter in counted]
-        values = (
-            from_stored(values_of_series(warehouse, tenant, ever, distinct))
-            if distinct
-            else USAGE_VALUES.to_frame()
-        )
-        cells = read_usage(catalog, rows, values, granularity, group_by, since=selection.start)
+        whole = any(each.meter in spanned for each in series)
+        rows, values = [], [USAGE_VALUES.to_frame()]
+        for chosen, each in ((ever, old), (selection, new)):
+            if not each:
+                continue
+            rows.append(from_stored(rows_of_series(warehouse, tenant, chosen, each, whole=whole)))
+            if distinct := [one for one in each if one.meter in counted]:
+                stored = from_stored(values_of_series(warehouse, tenant, chosen, distinct))
+                own = stored.join(rows[-1], on=[*KEY, "revision"], how="semi")
+                values.append(own.select(USAGE_VALUES.names()))
+        kept, belonging = pl.concat(rows), pl.concat(values)
+        since = selection.start
+        cells = read_usage(catalog, kept, belonging, granularity, group_by, since=since)
         found += [cell for cell in cells if after is None or place_of(cell) > after]
         if len(found) > limit:
             page = tuple(found[:limit])

@@ -120,13 +120,14 @@ class Quantities:
     def _add_merged(self, spans: Sequence[UsageSpan], usage: list[Usage]) -> None:
         """Values of all groups together."""
         taken = {name for meter in self._catalog.meters for name in _TAKEN[meter.aggregation]}
+        counted = [each.id for each in self._catalog.meters if each.aggregation == "unique_count"]
         table = merged_usage(
             self._warehouse,
             self._tenant,
             spans,
             by_group=False,
             latest="latest_at" in taken,
-            distinct="distinct" in taken,
+            counted=counted,
         )
         meters = self._catalog.meters_by_id
         columns = ("span", "meter", "events", "revision")

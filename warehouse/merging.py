@@ -25,25 +25,37 @@ UsageSpan = tuple[str, str | None, datetime, datetime]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-_WINNERS = f"""
+_SPANS = """
     spans AS (
         SELECT item.1 AS span, item.2 AS customer, item.3 AS subscription,
             fromUnixTimestamp64Micro(item.4, 'UTC') AS start,
             fromUnixTimestamp64Micro(item.5, 'UTC') AS end
         FROM (
             SELECT arrayJoin(JSONExtract(
-                {{spans:String}}, 'Array(Tuple(UInt32, String, String, Int64, Int64))'
+                {spans:String}, 'Array(Tuple(UInt32, String, String, Int64, Int64))'
             )) AS item
         )
-    ),
-    winners AS (
+    )
+"""
+
+_WITHIN = """
+                tenant_id = {tenant:String}
+                AND external_customer_id IN (SELECT customer FROM spans)
+                AND bucket_start >= {first:DateTime64(6, 'UTC')}
+                AND bucket_start < {last:DateTime64(6, 'UTC')}
+"""
+
+_COUNTED = "AND meter IN (SELECT arrayJoin(JSONExtract({counted:String}, 'Array(String)')))"
+
+
+def _winners(name: str, columns: str, and_meters: str = "") -> str:
+    """A common table expression: the winning rows of the spans, with `span` and `merged_group`."""
+    return f"""
+    {name} AS (
         SELECT s.span AS span, if({{by_group:Bool}}, u.group_key, '{{}}') AS merged_group, u.*
         FROM (
-            SELECT {ROW} FROM usage FINAL
-            PREWHERE tenant_id = {{tenant:String}}
-                AND external_customer_id IN (SELECT customer FROM spans)
-                AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
-                AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+            SELECT {columns} FROM usage FINAL
+            PREWHERE {_WITHIN} {and_meters}
             WHERE events > 0
         ) AS u
         INNER JOIN spans AS s
@@ -52,21 +64,26 @@ _WINNERS = f"""
     )
 """
 
-_DISTINCT = f"""
+
+_WINNERS = f"{_SPANS}, {_winners('winners', ROW)}"
+
+
+def _distinct(and_meters: str) -> str:
+    """How many distinct values there are. FINAL looks at rows of counted meters alone."""
+    return f"""
+    {_winners("counted", f"{KEY}, revision", and_meters)},
     distinct_values AS (
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             uniqExact(v.value_hash) AS values
         FROM (
             SELECT {KEY}, revision, value_hash FROM usage_values
-            WHERE tenant_id = {{tenant:String}}
-                AND external_customer_id IN (SELECT customer FROM spans)
-                AND bucket_start >= {{first:DateTime64(6, 'UTC')}}
-                AND bucket_start < {{last:DateTime64(6, 'UTC')}}
+            PREWHERE {_WITHIN} {and_meters}
         ) AS v
-        INNER JOIN winners AS w USING ({KEY}, revision)
+        INNER JOIN counted AS w USING ({KEY}, revision)
         GROUP BY w.span, w.meter, w.merged_group
     ),
 """
+
 
 LATEST = (
     "maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)), "
@@ -84,12 +101,12 @@ _LATEST_COLUMNS = """
 """
 
 
-def _merged(latest: bool, distinct: bool) -> str:
+def _merged(latest: bool, distinct: bool, and_meters: str) -> str:
     """The statement that merges; what is not wanted costs nothing."""
     return f"""
 WITH
     {_WINNERS},
-    {_DISTINCT if distinct else ""}
+    {_distinct(and_meters) if distinct else ""}
     merged AS (
         SELECT w.span AS span, w.meter AS meter, w.merged_group AS group_key,
             sum(w.events) AS events,
@@ -165,19 +182,24 @@ def merged_usage(
     *,
     by_group: bool = True,
     latest: bool = True,
-    distinct: bool = True,
+    counted: Sequence[str] | None = None,
 ) -> pa.Table:
     """One row for each span, meter and group with counted events, sorted by these.
 
-    Without `by_group` all groups of a meter are merged to one, `{}`. Without `latest` or
-    `distinct` their columns are left out.
+    Without `by_group` all groups of a meter are merged to one, `{}`. Without `latest` its
+    columns are left out. `counted` are the meters whose distinct values are counted (None: all
+    that have some); where it is empty there is no column `distinct`.
 
     Columns: `span` (index into `spans`), `meter`, `group_key`, `events`, `sum`, `min`,
     `max`, `latest_at`, `latest_id`, `latest_value`, `distinct` (number of distinct
     values), `revision` (the highest of the rows). A row belongs to a span by its
     `bucket_start`; spans may overlap. Spans without usage have no row.
     """
-    return _of_spans(warehouse, _merged(latest, distinct), tenant, spans, {"by_group": by_group})
+    given: dict[str, Value] = {"by_group": by_group}
+    if counted:
+        given["counted"] = json_list(sorted(counted))
+    sql = _merged(latest, counted is None or bool(counted), _COUNTED if counted else "")
+    return _of_spans(warehouse, sql, tenant, spans, given)
 
 
 def bucket_usage(

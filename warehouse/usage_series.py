@@ -125,20 +125,18 @@ _THESE = """
     )
 """
 
+_PLAIN = f"{KEY}, bucket_end, events, sum, min, max, latest_at, latest_id, latest_value, revision"
+"""What meters have that are not read over spans (`Meter.over_spans`)."""
+
 _ROWS = f"""
-SELECT {ROW} FROM usage FINAL
+SELECT {{columns}} FROM usage FINAL
 PREWHERE {{where}} AND {_THESE}
 WHERE {{counted}}
 ORDER BY {KEY}
 """
 
 _VALUES = f"""
-SELECT DISTINCT {KEY}, value_hash FROM usage_values
-PREWHERE {{where}} AND {_THESE}
-WHERE ({KEY}, revision) IN (
-    SELECT {KEY}, revision FROM usage FINAL PREWHERE {{where}} AND {_THESE} WHERE {{counted}}
-)
-ORDER BY {KEY}, value_hash
+SELECT DISTINCT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}} AND {_THESE}
 """
 
 
@@ -176,16 +174,29 @@ def usage_series(
 
 
 def rows_of_series(
-    warehouse: Warehouse, tenant: str, selection: Selection, series: Sequence[Series]
+    warehouse: Warehouse,
+    tenant: str,
+    selection: Selection,
+    series: Sequence[Series],
+    *,
+    whole: bool = True,
 ) -> pa.Table:
-    """The winning rows of these series, as `warehouse.queries.usage_rows` gives them."""
-    return _of_series(warehouse, _ROWS, tenant, selection, series)
+    """The winning rows of these series, as `warehouse.queries.usage_rows` gives them.
+
+    Without `whole` what only meters need that are read over spans is left out.
+    """
+    sql = _ROWS.replace("{columns}", ROW if whole else _PLAIN)
+    return _of_series(warehouse, sql, tenant, selection, series)
 
 
 def values_of_series(
     warehouse: Warehouse, tenant: str, selection: Selection, series: Sequence[Series]
 ) -> pa.Table:
-    """The distinct values of the rows of these series, as `warehouse.queries.values_of` does."""
+    """All stored distinct values of these series, with key and `revision`, in no order.
+
+    Those of a row's own revision belong to it; the others are of rows that were replaced. That
+    is left to the reader, who has the rows: to find the winners again costs more than all else.
+    """
     return _of_series(warehouse, _VALUES, tenant, selection, series)
 
 
