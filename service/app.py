@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -32,10 +34,15 @@ from service.request_ids import RequestIds
 from service.traces import Traces
 from transforms.catalogs import POLL_SECONDS
 from warehouse import tracing
+from warehouse.sums import Sums
 
 DESCRIPTION = "Usage events in; usage, invoices and their explanation out."
 
 _LOG = logging.getLogger(__name__)
+
+_SUM_SECONDS = 60.0
+_SUM_SHARE = 20
+"""A pause is so many times as long as what it follows: summing takes a twentieth of the time."""
 
 health = APIRouter(tags=["health"])
 
@@ -100,19 +107,40 @@ def _life(service: Service) -> AbstractAsyncContextManager[None]:
     @asynccontextmanager
     async def life() -> AsyncIterator[None]:
         intake = service.intake
-        if intake is None:
-            yield
-            return
-        await intake.start()
-        learning = None
-        if service.catalogs is not None:
-            learning = asyncio.create_task(_learn(service.catalogs))
+        if intake is not None:
+            await intake.start()
+        beside = []
+        if intake is not None and service.catalogs is not None:
+            beside.append(asyncio.create_task(_learn(service.catalogs)))
+        if service.sums is not None:
+            beside.append(asyncio.create_task(_sum_up(service.sums)))
         yield
-        if learning is not None:
-            learning.cancel()
-        await intake.close()
+        for task in beside:
+            task.cancel()
+        if intake is not None:
+            await intake.close()
 
     return life()
+
+
+async def _sum_up(sums: Sums) -> None:
+    """Keep the sums of usage new; without them answers come later, and are the same."""
+    ending = threading.Event()
+    told = ""
+    try:
+        while True:
+            began = time.monotonic()
+            try:
+                await asyncio.to_thread(sums.refresh, ending.is_set)
+                told = ""
+            except BeammeterError as error:
+                if told != str(error):
+                    told = str(error)
+                    _LOG.warning("usage cannot be summed: %s", error)
+            took = time.monotonic() - began
+            await asyncio.sleep(max(_SUM_SECONDS, _SUM_SHARE * took))
+    finally:
+        ending.set()
 
 
 async def _learn(catalogs: ServedCatalogs) -> None:

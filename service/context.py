@@ -26,6 +26,7 @@ from service.settings import Settings
 from transforms.replay import Place
 from warehouse.client import Warehouse
 from warehouse.quarantine import Selection
+from warehouse.sums import Sums
 
 Replaying = Callable[[Selection, Mapping[Place, str]], Mapping[str, int]]
 """Replays what is selected, with corrected payloads by origin and row; gives the counts."""
@@ -62,6 +63,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self.catalogs: ServedCatalogs | None = None
+        self.sums = None if self.warehouse is None else Sums(self.warehouse)
         if self.catalog is not None and self.warehouse is not None:
             tenant = self.settings.tenant
             self.catalogs = ServedCatalogs(self.catalog, tenant, self.warehouse)

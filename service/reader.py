@@ -21,6 +21,7 @@ from service.catalogs import InTime, ServedCatalogs
 from service.context import Service, now, service_of
 from service.errors import ApiError, Fault, invalid
 from warehouse.client import Warehouse
+from warehouse.sums import Sums
 from warehouse.usage_series import Selection
 
 MOST_TEXT = 1024
@@ -34,6 +35,7 @@ class Reader:
     caller: Caller
     catalogs: ServedCatalogs
     warehouse: Warehouse
+    sums: Sums | None
     open_journal: Callable[[], AbstractContextManager[Journal | None]]
 
     @property
@@ -88,7 +90,7 @@ def _reader(caller: Caller, service: Service) -> Reader:
     caller.check_tenant(service.settings.tenant)
     if service.catalogs is None or service.warehouse is None:
         raise ApiError(503, "no_warehouse", "this server takes events and has no warehouse")
-    return Reader(caller, service.catalogs, service.warehouse, service.journal)
+    return Reader(caller, service.catalogs, service.warehouse, service.sums, service.journal)
 
 
 Reads = Annotated[Reader, Depends(reader)]

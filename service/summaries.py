@@ -17,6 +17,7 @@ from meters.numbers import from_scaled, to_scaled
 from meters.zones import local_date
 from warehouse.client import Warehouse
 from warehouse.overview import STEPS, Dimension, usage_summary
+from warehouse.sums import Sums
 from warehouse.usage_series import Selection
 
 MOST_BUCKETS = 1_000_000
@@ -45,19 +46,20 @@ def summarize(
     zone: str = "UTC",
     group: str | None = None,
     top: int | None = None,
+    sums: Sums | None = None,
 ) -> list[Figure]:
     """The values by `by` (beside the meter), sorted by their keys.
 
     With `top`, the greatest values come first and at most so many; the selection must name
     the meter then, as values of different meters are not compared. A meter with a bucket has
-    the sum of its buckets' results, as on a bill.
+    the sum of its buckets' results, as on a bill. Days that `sums` has are read from there.
     """
     names = [selection.meter] if selection.meter else list(catalog.meters_by_id)
     meters = [catalog.meters_by_id[name] for name in names if name in catalog.meters_by_id]
     bucketed = [meter for meter in meters if meter.bucket is not None]
     figures: list[Figure] = []
     if len(bucketed) < len(meters):
-        figures += _merged(catalog, warehouse, tenant, selection, by, zone, group, top)
+        figures += _merged(catalog, warehouse, tenant, selection, by, zone, group, top, sums)
     special = {meter.id for meter in bucketed}
     figures = [each for each in figures if each.meter not in special]
     for meter in bucketed:
@@ -76,6 +78,7 @@ def _merged(
     zone: str,
     group: str | None,
     top: int | None,
+    sums: Sums | None,
 ) -> list[Figure]:
     asked = catalog.meters_by_id[selection.meter] if selection.meter else None
     meters = [asked] if asked else list(catalog.meters)
@@ -90,6 +93,7 @@ def _merged(
         counted=[meter.id for meter in meters if meter.aggregation == "unique_count"],
         greatest=asked.aggregation if asked and top else None,
         limit=top or MOST_BUCKETS,
+        sums=sums,
     )
     found = []
     for row in table.to_pylist():

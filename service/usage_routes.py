@@ -165,6 +165,7 @@ def summary(
         zone=zone(in_zone),
         group=group,
         top=top,
+        sums=read.sums,
     )
     if len(figures) > _MOST_STEPS:
         raise wrong("from", from_time, f"so that there are at most {_MOST_STEPS} values")

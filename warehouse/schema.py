@@ -6,9 +6,9 @@ migration that was released never changes; its checksum is kept in
 `schema_migrations` and compared at every start.
 
 Columns and the reasons for the sorting keys are described in `docs/tables.md`. All
-keys start with the tenant. `''` stands for "none" in ids, which are never empty.
-Every partition key is a function of the sorting key: `do_not_merge_across_partitions_
-select_final` relies on it.
+keys but that of `usage_kept` start with the tenant. `''` stands for "none" in ids, which are
+never empty. The partition key of a table that is read with FINAL is a function of its sorting
+key: `do_not_merge_across_partitions_select_final` relies on it.
 """
 
 from __future__ import annotations
@@ -387,6 +387,54 @@ ALTER TABLE usage ADD COLUMN IF NOT EXISTS points Array(Tuple(
 )) DEFAULT [] AFTER moment_low
 """
 
+_SUMS = """
+    events UInt64,
+    sum Decimal(76, 12),
+    min Nullable(Decimal(38, 12)),
+    max Nullable(Decimal(38, 12)),
+    latest_at Nullable(DateTime64(6, 'UTC')),
+    latest_id String,
+    latest_value Nullable(Decimal(38, 12)),
+"""
+
+_USAGE_HOURS = f"""
+CREATE TABLE IF NOT EXISTS usage_hours (
+    tenant_id LowCardinality(String),
+    meter LowCardinality(String),
+    group_key String,
+    bucket_start DateTime64(6, 'UTC'),
+    {_SUMS}
+    value_hashes AggregateFunction(uniqExact, FixedString(16)),
+    run UInt64
+) ENGINE = MergeTree
+PARTITION BY (toYYYYMMDD(bucket_start), run)
+ORDER BY (tenant_id, meter, bucket_start, group_key)
+"""
+
+_USAGE_DAYS = f"""
+CREATE TABLE IF NOT EXISTS usage_days (
+    tenant_id LowCardinality(String),
+    meter LowCardinality(String),
+    external_customer_id String,
+    external_subscription_id String,
+    bucket_start DateTime64(6, 'UTC'),
+    {_SUMS}
+    run UInt64
+) ENGINE = MergeTree
+PARTITION BY (toYYYYMMDD(bucket_start), run)
+ORDER BY (tenant_id, meter, external_customer_id, external_subscription_id)
+"""
+
+_USAGE_KEPT = """
+CREATE TABLE IF NOT EXISTS usage_kept (
+    day UInt32,
+    run UInt64,
+    usage_block Int64,
+    values_block Int64
+) ENGINE = ReplacingMergeTree(usage_block)
+ORDER BY day
+"""
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         version=1,
@@ -455,6 +503,18 @@ MIGRATIONS: tuple[Migration, ...] = (
         version=9,
         name="rounded numbers",
         statements=("ALTER TABLE ingest_stats ADD COLUMN IF NOT EXISTS rounded UInt64 AFTER late",),
+    ),
+    Migration(
+        version=10,
+        name="kept sums",
+        statements=(
+            # Which rows came after a sum was made is told by the numbers of their blocks.
+            "ALTER TABLE usage MODIFY SETTING enable_block_number_column = 1",
+            "ALTER TABLE usage_values MODIFY SETTING enable_block_number_column = 1",
+            _USAGE_HOURS,
+            _USAGE_DAYS,
+            _USAGE_KEPT,
+        ),
     ),
 )
 """All migrations of this program; the last one's version is the schema's."""
