@@ -31,13 +31,23 @@ from warehouse.usage_series import (
     values_of_series,
 )
 
-# A page reads about what it may show at first, and more each time that it was not enough.
-_ROWS_OF_A_CELL: dict[Granularity, int] = {"hour": 1, "day": 24, "period": 24 * 31}
+# A page reads at first what it shows where every second hour has usage. Where that was not enough,
+# it goes on by how many rows a cell had.
+_ROWS_OF_A_CELL: dict[Granularity, int] = {"hour": 1, "day": 14, "period": 14 * 31}
+_SPARE = 1.25
 _FIRST_ROWS = 4_000
 _MOST_ROWS = 128_000
 _FIRST_CUSTOMERS = 8
+_FIRST_OF_A_METER = 32
 _MOST_CUSTOMERS = 512
 _GROWTH = 8
+
+
+@dataclass
+class _Room:
+    """How many rows the next batch may have."""
+
+    rows: int
 
 
 @dataclass(frozen=True, order=True)
@@ -80,8 +90,9 @@ def usage_page(
     carrying = {meter.id for meter in catalog.meters if meter.carries}
     ever = replace(selection, start=None)
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
-    first = max(_FIRST_ROWS, min(_MOST_ROWS, limit * _ROWS_OF_A_CELL[granularity]))
-    for series in _batches(warehouse, tenant, listed, after, first):
+    room = _Room(_within(limit * _ROWS_OF_A_CELL[granularity]))
+    read = 0
+    for series in _batches(warehouse, tenant, listed, after, room):
         # What was carried into the span comes from rows before it.
         old, new = series, list[Series]()
         if selection.start is not None:
@@ -104,18 +115,22 @@ def usage_page(
         if len(found) > limit:
             page = tuple(found[:limit])
             return UsagePage(page, cursor_of(place_of(page[-1])))
+        read += kept.height
+        missing = limit + 1 - len(found)
+        room.rows = _within(int(_SPARE * missing * read / len(found)) if found else _MOST_ROWS)
     return UsagePage(tuple(found), None)
 
 
-def _batches(
-    warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None, most: int
-) -> Iterator[list[Series]]:
-    """Series from that of the cursor on, in order, in batches that fit into memory.
+def _within(rows: int) -> int:
+    return max(_FIRST_ROWS, min(_MOST_ROWS, rows))
 
-    The first has about `most` rows.
-    """
+
+def _batches(
+    warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None, room: _Room
+) -> Iterator[list[Series]]:
+    """Series from that of the cursor on, in order, in batches for which there is room."""
     customer, more = "" if after is None else after.series.customer, True
-    customers = _FIRST_CUSTOMERS
+    customers = _FIRST_CUSTOMERS if selection.meter is None else _FIRST_OF_A_METER
     while more:
         found, more = usage_series(
             warehouse, tenant, selection, from_customer=customer, customers=customers
@@ -126,10 +141,9 @@ def _batches(
         for series, rows in found:
             if after is not None and series < after.series:
                 continue
-            if batch and size + rows > most:
+            if batch and size + rows > room.rows:
                 yield batch
                 batch, size = [], 0
-                most = min(most * _GROWTH, _MOST_ROWS)
             batch.append(series)
             size += rows
         if batch:

@@ -72,6 +72,9 @@ _STATE = f"""
 """
 _NAMES = "events, sum, min, max, latest_at, latest_id, latest_value"
 
+# Nobody waits for sums, and others want the processors.
+_BESIDE = "SETTINGS max_threads = 1"
+
 _HOUR_KEYS = "tenant_id, meter, group_key, bucket_start"
 _DAY_KEYS = "tenant_id, meter, external_customer_id, external_subscription_id, bucket_start"
 
@@ -87,6 +90,7 @@ FROM (
     SELECT {winners}, {_NAMES} FROM usage FINAL PREWHERE {_THESE_DAYS} WHERE events > 0
 ) AS w
 GROUP BY {listed}
+{_BESIDE}
 """
 
 
@@ -105,6 +109,7 @@ WHERE (tenant_id, {KEY}, revision) IN (
     WHERE events > 0
 )
 GROUP BY {_HOUR_KEYS}
+{_BESIDE}
 """
 
 _KEEP = """

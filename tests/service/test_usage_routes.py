@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -11,9 +12,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from fastapi.testclient import TestClient
 
 from meters.reading import read_usage
 from runners.commands import usage_before
+from service.app import create_app
+from service.context import Service
 from tests.service.world import SCRIPT, START, World
 
 Row = dict[str, Any]
@@ -275,3 +279,31 @@ def test_now_is_in_utc() -> None:
     from service.context import now
 
     assert abs(now() - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kolkata"])
+@pytest.mark.parametrize(
+    "by", [[], ["hour"], ["day"], ["week"], ["month"], ["customer"], ["customer", "subscription"]]
+)
+def test_a_summary_is_the_same_from_kept_sums(
+    world: World, by: list[str], zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert world.service.sums is not None
+    world.service.sums.refresh()
+    spans = [{}, {"from": (START + timedelta(days=3, hours=5)).isoformat()}]
+    grouped = {"group": "region"} if "customer" not in by else {"top": 2, "meter": "eu_tokens"}
+    asked = [{"by": by, "zone": zone, **span, **more} for span in spans for more in ({}, grouped)]
+    from_sums = [world.read("/v1/usage/summary", **query) for query in asked]
+    monkeypatch.setattr(world.service, "sums", None)
+    assert from_sums == [world.read("/v1/usage/summary", **query) for query in asked]
+
+
+def test_a_server_sums_usage_while_it_runs(world: World) -> None:
+    service = Service(world.service.settings, world.keys, world.catalog, world.warehouse)
+    assert service.sums is not None
+    with TestClient(create_app(service)):
+        until = time.monotonic() + 120
+        while (found := service.sums.of(None, None)) is None or found.rest:
+            assert time.monotonic() < until, "not summed in time"
+            time.sleep(0.1)
+    assert found.summed
