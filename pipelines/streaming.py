@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from meters.timeline import Timeline
-from transforms.kafka_source import ReadMessages
+from transforms.kafka_source import Pace, ReadMessages
 from transforms.log_source import ReadLogRound
 from transforms.shard_stage import ShardStage
 from transforms.shards_in_process import End, ShardsInProcess
 from transforms.stream_ingest import IngestMessages
 from transforms.stream_options import StreamOptions
 from transforms.stream_rounds import ReadRound
+
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Streaming:
     def build(self, pipeline: beam.Pipeline) -> None:
         """Compose the pipeline."""
         options = self.options
+        # Where a runner keeps state it is written with every batch: fewer of them, then.
+        poll_seconds = None if self.keyed else _POLL_SECONDS
         read = ReadMessages(
             options.kafka,
             job=options.job,
-            flush_seconds=options.flush_seconds,
             bundle_seconds=options.bundle_seconds,
-            idle_seconds=options.idle_seconds,
+            pace=Pace(options.flush_seconds, options.idle_seconds, poll_seconds),
         )
         stage = ShardStage if self.keyed else ShardsInProcess
         done = (

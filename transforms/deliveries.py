@@ -18,7 +18,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
     seen, `watermark` a bound below which it expects no more events, or None where it
     cannot tell yet. `signature` names the catalogs that made the frames, and `newest` is
     the greatest time of an event in them. `traced` are the spans that
-    brought them.
+    brought them. `behind` says that the split has much more to read.
     """
 
     split: int
@@ -32,6 +32,7 @@ class Delivery(msgspec.Struct, array_like=True, frozen=True):
     newest: int = LEAST_US
     frames: list[Packed] = []
     traced: tuple[Traced, ...] = ()
+    behind: bool = False
 
     @property
     def rows(self) -> int:

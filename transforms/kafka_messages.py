@@ -42,7 +42,8 @@ class Messages:
     Times are microseconds, UTC: `recorded` is Kafka's record time, `now` that of the
     poll. `next` has the next offset of each partition, `at_end` the partitions that were
     read to their end. `tick` asks for a flush; `drained` says that the split has been idle
-    for long enough. `traced` are spans that brought them, where this process traces.
+    for long enough, `behind` that more waits than one poll takes. `traced` are spans that
+    brought them, where this process traces.
     """
 
     split: int
@@ -56,6 +57,7 @@ class Messages:
     at_end: frozenset[int] = frozenset()
     tick: bool = False
     drained: bool = False
+    behind: bool = False
     traced: tuple[Traced, ...] = ()
 
 

@@ -132,8 +132,23 @@ class _Open:
     """A consumer and what its split remembers between bundles."""
 
     consumer: SplitConsumer
-    ticked: float
     busy: float
+    ticked: float = 0.0
+    polled: float = 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a split does things, in seconds.
+
+    It ticks each `flush_seconds`, and is drained once it was idle for `idle_seconds` (None:
+    never). It takes what there is at most each `poll_seconds`, or a full batch at once; None:
+    a poll waits for a full batch for as long as it may.
+    """
+
+    flush_seconds: float
+    idle_seconds: float | None
+    poll_seconds: float | None = None
 
 
 class Committed(Protocol):
@@ -157,7 +172,7 @@ class _Consumers:
             found = self._idle.pop((job, split), None)
         if found is None:
             now = time.monotonic()
-            found = _Open(SplitConsumer(settings, split), ticked=0.0, busy=now)
+            found = _Open(SplitConsumer(settings, split), busy=now)
             found.consumer.start(dict(position.offsets))
         elif tuple(sorted(found.consumer.next.items())) != position.offsets:
             found.consumer.start(dict(position.offsets))
@@ -169,7 +184,7 @@ class _Consumers:
             found = self._idle.pop((job, split), None)
         if found is None:
             now = time.monotonic()
-            found = _Open(SplitConsumer(settings, split), ticked=0.0, busy=now)
+            found = _Open(SplitConsumer(settings, split), busy=now)
             found.consumer.start({})
         return found
 
@@ -212,8 +227,9 @@ CONSUMERS = _Consumers()
 class ReadMessages(beam.DoFn):  # type: ignore[misc]
     """Number of a split -> `Messages`, without end.
 
-    A bundle lasts at most `bundle_seconds`. With `idle_seconds`, ticks say `drained` once
-    the split was at the end of all its partitions for that long.
+    A bundle ends after `bundle_seconds`, or once a poll has taken all there was. With
+    `idle_seconds`, ticks say `drained` once the split was at the end of all its partitions
+    for that long.
     """
 
     def __init__(
@@ -221,15 +237,13 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
         settings: KafkaSettings,
         *,
         job: str,
-        flush_seconds: float,
         bundle_seconds: float,
-        idle_seconds: float | None,
+        pace: Pace,
     ) -> None:
         self._settings = settings
         self._job = job
-        self._flush_seconds = flush_seconds
         self._bundle_seconds = bundle_seconds
-        self._idle_seconds = idle_seconds
+        self._pace = pace
 
     @beam.DoFn.unbounded_per_element()  # type: ignore[untyped-decorator]
     def process(
@@ -244,7 +258,7 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
         try:
             while True:
                 left = max(0.0, until - time.monotonic())
-                found = read(used, split, left, self._flush_seconds, self._idle_seconds)
+                found = read(used, split, left, self._pace)
                 position = Position(tuple(sorted(used.consumer.next.items())))
                 if not tracker.try_claim(position):
                     break
@@ -252,25 +266,31 @@ class ReadMessages(beam.DoFn):  # type: ignore[misc]
                     # Runners that sort by time keep the order in which it was read.
                     yield TimestampedValue(found, Timestamp(micros=found.now))
                 idle = not found.values and used.consumer.is_at_end
-                if idle or time.monotonic() >= until:
+                if len(found.values) < MOST_MESSAGES or time.monotonic() >= until:
                     tracker.defer_remainder(Duration(seconds=_IDLE_PAUSE if idle else 0))
                     break
         finally:
             CONSUMERS.give_back(self._job, split, used)
 
 
-def read(
-    used: _Open, split: int, timeout: float, flush_seconds: float, idle_seconds: float | None
-) -> Messages:
-    """One poll of at most `timeout`, with a tick where one is due.
+def read(used: _Open, split: int, timeout: float, pace: Pace) -> Messages:
+    """What there is to read, after at most `timeout`, with a tick where one is due.
 
     A split that has little to read waits for what comes: each batch has costs of its own.
     """
-    messages = used.consumer.poll(MOST_MESSAGES, timeout)
-    now = time.monotonic()
+    began = time.monotonic()
+    rest = timeout
+    if pace.poll_seconds is not None:
+        rest = min(timeout, max(0.0, used.polled + pace.poll_seconds - began))
+    messages = used.consumer.poll(MOST_MESSAGES, rest)
+    while not messages and (left := began + timeout - time.monotonic()) > 0:
+        messages = used.consumer.poll(1, left)
+        if messages:
+            messages += used.consumer.poll(MOST_MESSAGES - 1, 0)
+    now = used.polled = time.monotonic()
     if messages or not used.consumer.is_at_end:
         used.busy = now
-    tick = now - used.ticked >= flush_seconds
+    tick = now - used.ticked >= pace.flush_seconds
     if tick:
         used.ticked = now
     partitions, offsets = places(messages)
@@ -285,7 +305,8 @@ def read(
         next=dict(used.consumer.next),
         at_end=frozenset(used.consumer.at_end),
         tick=tick,
-        drained=idle_seconds is not None and now - used.busy >= idle_seconds,
+        drained=pace.idle_seconds is not None and now - used.busy >= pace.idle_seconds,
+        behind=len(messages) >= MOST_MESSAGES,
         traced=_traced(messages) if is_on() else (),
     )
 

@@ -18,6 +18,8 @@ from warehouse.stats import SINK, Stats
 _ORIGIN = f"{SINK}{secrets.token_hex(4)}"
 """Names this process, so that workers do not replace each other's counts."""
 
+_SELDOM = 0.5
+
 
 @dataclass
 class _Work:
@@ -34,6 +36,7 @@ class _Waiting:
     def __init__(self) -> None:
         self._found: dict[str, list[Stats]] = {}
         self._work: dict[str, _Work] = {}
+        self._taken: dict[str, float] = {}
         self._guard = threading.Lock()
 
     def add(self, job: str, entries: Iterable[Stats]) -> None:
@@ -54,9 +57,16 @@ class _Waiting:
             if delay_ms is not None:
                 work.delay_ms = max(delay_ms, work.delay_ms or 0)
 
+    def take_seldom(self, job: str) -> list[Stats]:
+        """As `take`; none where others were taken a moment ago."""
+        with self._guard:
+            is_due = time.monotonic() - self._taken.get(job, 0.0) >= _SELDOM
+        return self.take(job) if is_due else []
+
     def take(self, job: str) -> list[Stats]:
         """All that wait; they are the caller's to store."""
         with self._guard:
+            self._taken[job] = time.monotonic()
             found = self._found.pop(job, [])
             work = self._work.pop(job, None)
         if work is None:

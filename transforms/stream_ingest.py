@@ -106,6 +106,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
                 newest=newest.get(shard, LEAST_US),
                 frames=by_shard.get(shard, []),
                 traced=messages.traced if shard in by_shard else (),
+                behind=messages.behind,
             )
             at = Timestamp(micros=messages.now)
             element = WindowedValue((shard, encode(delivery)), at, (GlobalWindow(),))
@@ -139,7 +140,7 @@ class IngestMessages(beam.DoFn):  # type: ignore[misc]
             self._dead.send(refused)
         STATS.add(self._options.job, self._stats)
         STATS.worked(self._options.job, rows=rows)
-        if self._ticked and (stats := STATS.take(self._options.job)):
+        if self._ticked and (stats := STATS.take_seldom(self._options.job)):
             insert_stats(self._warehouse, self._options.tenant, stats)
         for write in writes:
             write.result()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import apache_beam as beam
 
 from transforms.kafka_messages import Messages
-from transforms.kafka_source import CONSUMERS, read
+from transforms.kafka_source import CONSUMERS, Pace, read
 from transforms.stream_options import StreamOptions
 
 
@@ -26,10 +26,11 @@ class ReadRound(beam.DoFn):  # type: ignore[misc]
         """Read on from where the round before ended."""
         options = self._options
         used = CONSUMERS.resume(options.job, options.kafka, split)
+        pace = Pace(options.flush_seconds, options.idle_seconds)
         until = time.monotonic() + options.bundle_seconds
         while True:
             left = max(0.0, until - time.monotonic())
-            found = read(used, split, left, options.flush_seconds, options.idle_seconds)
+            found = read(used, split, left, pace)
             if found.values or found.tick:
                 yield found
             if not found.values or time.monotonic() >= until:
