@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import polars as pl
@@ -89,6 +91,7 @@ class ShardState:
 
     def step(self, frames: Sequence[Frame]) -> Step:
         """Take in events in their order of arrival."""
+        frames = _joined(frames)
         every = pl.concat([self._copies(*frame, n) for n, frame in enumerate(frames)])
         unique = every.unique(["high", "identity_low"], keep="first", maintain_order=True)
         keys = Keys(*(unique[name].to_numpy() for name in ("high", "identity_low", "content")))
@@ -148,14 +151,6 @@ class ShardState:
         )
         is_open = pl.col("hour_end").cast(pl.Int64) > self.closed_until
         return with_hours(known, "bucket_start", zones).filter(is_open).drop("hour", "hour_end")
-
-    def stamped(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Usage rows or values with the revision that their bucket stands at."""
-        first = pl.lit(1, pl.UInt32)
-        if self.floors.is_empty():
-            return frame.with_columns(first.alias("revision"))
-        joined = frame.join(self.floors, on=BUCKET, how="left", maintain_order="left")
-        return joined.with_columns(pl.col("revision").fill_null(first))
 
     def go_on(self, timeline: Timeline) -> None:
         """Take other catalogs, which differ only for times beyond `newest`."""
@@ -227,6 +222,14 @@ class ShardState:
         ).with_row_index("row")
 
 
+def _joined(frames: Sequence[Frame]) -> list[Frame]:
+    """Neighbours of one version as one frame: each frame has costs of its own."""
+    found = []
+    for version, run in groupby(frames, key=itemgetter(0)):
+        found.append((version, pl.concat([slim for _, slim in run])))
+    return found
+
+
 def _differing(every: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
     """Copies with another content hash than the copy that counts, behind that copy."""
     key = ["high", "identity_low"]
@@ -235,6 +238,15 @@ def _differing(every: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
     first = other.with_columns(pl.col("counts").alias("content"))
     paired = pl.concat([first.with_columns(order=0), other.with_columns(order=1)])
     return paired.sort(["high", "identity_low", "order"], maintain_order=True).select(COPY)
+
+
+def stamped(frame: pl.DataFrame, floors: pl.DataFrame) -> pl.DataFrame:
+    """Usage rows or values with the revision that their bucket stands at."""
+    first = pl.lit(1, pl.UInt32)
+    if floors.is_empty():
+        return frame.with_columns(first.alias("revision"))
+    joined = frame.join(floors, on=BUCKET, how="left", maintain_order="left")
+    return joined.with_columns(pl.col("revision").fill_null(first))
 
 
 def high_words(identity: Uint64s, owner: Uint64s) -> Uint64s:

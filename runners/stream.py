@@ -45,6 +45,8 @@ from warehouse.recovery import newest
 
 _WATCH_SECONDS = 0.5
 _COMMIT_SECONDS = 10.0
+_FLUSH = 0.2
+_FLUSH_KEYED = 0.5
 _MICRO = 1_000_000
 
 
@@ -60,7 +62,7 @@ class StreamCommand:
     runner: str
     parallelism: int
     shards: int
-    flush: float
+    flush: float | None
     lateness: float
     until_idle: float | None
     prism_location: str | None
@@ -88,6 +90,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
         start=command.start,
         properties=command.properties,
     )
+    keyed = command.runner in ("flink", "dataflow")
     answers_at = None if command.metrics is None else parse_address(command.metrics)
     beam_options = None
     job_name = f"beammeter-{tenant}-{uuid.uuid4().hex[:12]}"
@@ -111,7 +114,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             warehouse=url[0],
             kafka=settings,
             shards=command.shards,
-            flush_seconds=command.flush,
+            flush_seconds=command.flush or (_FLUSH_KEYED if keyed else _FLUSH),
             idle_seconds=command.until_idle,
             lateness_us=round(command.lateness * _MICRO),
             dead_letters=ensure_topic(settings, f"{command.topic}.dlq"),
@@ -125,7 +128,7 @@ def run_stream(path: str, url: Url, tenant: str, command: StreamCommand) -> None
             now = time.time_ns() // 1000
             timeline = begin(warehouse, tenant, catalog)
             take_over(warehouse, tenant, options.shards, first, now)
-        stream = Streaming(options, timeline, keyed=command.runner in ("flink", "dataflow"))
+        stream = Streaming(options, timeline, keyed=keyed)
         try:
             counters = ("read", "stored", "quarantined", "duplicates", "rounded")
             with (

@@ -1,6 +1,6 @@
 """A flush of a shard: what was delivered becomes usage rows, marks and progress.
 
-    deliveries -> deduplicate, measure, merge -> usage rows of changed cells
+    deliveries -> deduplicate, measure, merge -> usage rows of changed cells, of all shards at once
                                               -> late and conflicting events marked dirty
                                               -> progress
 
@@ -11,7 +11,7 @@ only grow. So writing before the state is saved loses nothing and doubles nothin
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -19,8 +19,8 @@ import pyarrow as pa
 
 from meters.buckets import HOUR_US
 from meters.identities import Keys
-from meters.measure import Cells
-from meters.stream_state import Step, slice_of
+from meters.measure import Cells, Measurement
+from meters.stream_state import ShardState, Step, slice_of, stamped
 from meters.timeline import ALWAYS, Timeline, first_difference
 from meters.usage import INSTANT, usage_rows
 from transforms import progress
@@ -43,6 +43,7 @@ MOST_PENDING = 100_000
 """Events that wait for a tick; more are flushed without one."""
 
 _PROGRESS_SECONDS = 10.0
+_BEHIND_SECONDS = 0.5
 _CLOSE_EACH_US = 60_000_000
 
 
@@ -53,6 +54,10 @@ class Effects:
     fresh: Keys | None = None
     cells: list[tuple[int, Cells]] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
+
+
+Each = Callable[[Callable[[Shard], tuple[Step, int]], list[Shard]], Iterable[tuple[Step, int]]]
+"""`map`, or another way to do the same for each shard."""
 
 
 class ShardWork:
@@ -123,38 +128,64 @@ class ShardWork:
         if shard.pending_rows >= MOST_PENDING:
             return True
         waited = time.monotonic() - shard.flushed_at
+        wait = self._options.flush_seconds
+        if delivery.behind:
+            wait = max(wait, _BEHIND_SECONDS)
         # A split that is drained may never tick again: its buckets are given away now.
-        return delivery.tick and (delivery.drained or waited >= 0.8 * self._options.flush_seconds)
+        return delivery.tick and (delivery.drained or waited >= 0.8 * wait)
 
-    def flush(self, number: int, shard: Shard, splits: int) -> Effects:
-        """Count what is pending, write what changed, close what is over."""
-        effects = Effects()
-        state = shard.state
-        effects.forgotten = state.turn(slice_of(shard.clock, self._options.horizon_us))
-        if shard.pending:
-            about = {"beammeter.shard": number, "beammeter.events": shard.pending_rows}
-            with span("flush", about, kind="consumer", links=shard.traced):
-                self._count(number, shard, effects)
-        shard.flushed_at = time.monotonic()
-        self._close(number, shard, splits)
+    def flush(
+        self, due: Sequence[tuple[int, Shard]], splits: int, each: Each = map
+    ) -> list[Effects]:
+        """Count what is pending in these shards, write what changed, close what is over.
+
+        A write has costs of its own, so the rows of all shards are written together.
+        """
+        began = time.monotonic()
+        effects = []
+        for _, shard in due:
+            forgotten = shard.state.turn(slice_of(shard.clock, self._options.horizon_us))
+            effects.append(Effects(forgotten=forgotten))
+        pending = [at for at, (_, shard) in enumerate(due) if shard.pending]
+        if pending:
+            waiting = [due[at] for at in pending]
+            about = {"beammeter.events": sum(shard.pending_rows for _, shard in waiting)}
+            links = [traced for _, shard in waiting for traced in shard.traced]
+            with span("flush", about, kind="consumer", links=links):
+                counted = list(each(_count, [shard for _, shard in waiting]))
+                steps = [step for step, _ in counted]
+                self._write(waiting, steps)
+            waited = time.time_ns() // 1_000 - min(oldest for _, oldest in counted)
+            STATS.worked(self._options.job, delay_ms=max(0, waited) // 1_000)
+            for at, (_, shard), step in zip(pending, waiting, steps, strict=True):
+                effects[at].fresh, effects[at].cells = step.fresh, step.partial
+                shard.pending = []
+                shard.traced = []
+                if len(shard.state.identities) > self._options.budget:
+                    effects[at].forgotten += shard.state.shrink(self._options.budget)
+        for number, shard in due:
+            shard.flushed_at = began
+            self._close(number, shard, splits)
         return effects
 
-    def _count(self, number: int, shard: Shard, effects: Effects) -> None:
-        """Count what is pending, and write what changed."""
-        state = shard.state
-        frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
-        step = state.step(frames)
-        self._write(number, shard, step)
-        STATS.worked(self._options.job, delay_ms=_delay_ms(frames))
-        effects.fresh, effects.cells = step.fresh, step.partial
-        shard.pending = []
-        shard.traced = []
-        if len(state.identities) > self._options.budget:
-            effects.forgotten += state.shrink(self._options.budget)
-
-    def _write(self, number: int, shard: Shard, step: Step) -> None:
+    def _write(self, shards: Sequence[tuple[int, Shard]], steps: Sequence[Step]) -> None:
         """Marks first, then values, then rows: a row never stands without its values."""
-        options, state = self._options, shard.state
+        options = self._options
+        for (number, shard), step in zip(shards, steps, strict=True):
+            self._mark(number, shard, step)
+        made = _made([shard.state for _, shard in shards], steps)
+        floors = pl.concat([shard.state.floors for _, shard in shards])
+        values = [stamped(values, floors) for _, values in made if values.height]
+        rows = [stamped(rows, floors) for rows, _ in made if rows.height]
+        if values:
+            insert_usage_values(self._warehouse, options.tenant, pl.concat(values).to_arrow())
+        if rows:
+            insert_usage(self._warehouse, options.tenant, pl.concat(rows).to_arrow())
+        STATS.worked(options.job, rows=sum(frame.height for frame in (*values, *rows)))
+
+    def _mark(self, number: int, shard: Shard, step: Step) -> None:
+        """Mark what repair has to look at, and note what was late or repeated."""
+        options = self._options
         conflicts = self._conflicts.settle(step.differing)
         marks = pl.concat(
             [
@@ -165,18 +196,6 @@ class ShardWork:
         )
         if marks.height:
             mark_dirty(self._warehouse, options.tenant, _marks(marks))
-        made = [
-            usage_rows(state.timeline.measurements[version], cells)
-            for version, cells in step.changed
-        ]
-        values = [state.stamped(values) for _, values in made if values.height]
-        rows = [state.stamped(rows) for rows, _ in made if rows.height]
-        if values:
-            insert_usage_values(self._warehouse, options.tenant, pl.concat(values).to_arrow())
-        if rows:
-            insert_usage(self._warehouse, options.tenant, pl.concat(rows).to_arrow())
-        written = sum(frame.height for frame in (*values, *rows))
-        STATS.worked(options.job, rows=written)
         sent = max(shard.sent.values(), default=0)
         duplicates = step.duplicates if shard.counts_duplicates else 0
         shard.counts_duplicates = True
@@ -227,10 +246,33 @@ class ShardWork:
         shard.progressed_at = time.monotonic()
 
 
-def _delay_ms(frames: Sequence[tuple[int, pl.DataFrame]]) -> int:
-    """How long the oldest of these events has waited until now."""
+def _count(shard: Shard) -> tuple[Step, int]:
+    """Take in what is pending; with the least time at which an event of it was received."""
+    frames = [(version, unpack(packed)) for version, _, packed in shard.pending]
     oldest = min(int(frame["ingested_at"].to_numpy().min()) for _, frame in frames)
-    return max(0, time.time_ns() // 1_000 - oldest) // 1_000
+    return shard.state.step(frames), oldest
+
+
+def _made(
+    states: Sequence[ShardState], steps: Sequence[Step]
+) -> list[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Usage rows and values of what changed, made for all shards at once."""
+    alike: dict[tuple[int, int], list[tuple[Measurement, Cells]]] = {}
+    for state, step in zip(states, steps, strict=True):
+        for version, cells in step.changed:
+            measuring = state.timeline.measurements[version]
+            alike.setdefault((id(measuring), cells.family), []).append((measuring, cells))
+    made = []
+    for found in alike.values():
+        measuring, first = found[0]
+        values = [cells.values for _, cells in found if cells.values is not None]
+        every = Cells(
+            first.family,
+            pl.concat([cells.rows for _, cells in found]),
+            pl.concat(values) if values else None,
+        )
+        made.append(usage_rows(measuring, every))
+    return made
 
 
 def _marks(found: pl.DataFrame) -> pa.Table:

@@ -67,13 +67,13 @@ class _Memory:
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], tuple[bytes, Shard]] = {}
-        self._locks: dict[tuple[str, int], threading.Lock] = {}
+        self._locks: dict[str, threading.Lock] = {}
         self._guard = threading.Lock()
 
-    def lock(self, job: str, shard: int) -> threading.Lock:
-        """Held by whoever works on the shard, where no runner sees to that."""
+    def lock(self, job: str) -> threading.Lock:
+        """Held by whoever works on the shards of a job, where no runner sees to that."""
         with self._guard:
-            return self._locks.setdefault((job, shard), threading.Lock())
+            return self._locks.setdefault(job, threading.Lock())
 
     def take(self, job: str, shard: int, nonce: bytes | None) -> Shard | None:
         """The shard, if the nonce of its state is that of the memory. It is out, then."""
@@ -91,8 +91,7 @@ class _Memory:
         with self._guard:
             for key in [key for key in self._found if key[0] == job]:
                 del self._found[key]
-            for key in [key for key in self._locks if key[0] == job]:
-                del self._locks[key]
+            self._locks.pop(job, None)
 
 
 MEMORY = _Memory()

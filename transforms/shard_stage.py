@@ -127,7 +127,7 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
             shard = self._loaded(number, state, shard.state.closed_until)
         due = self._work.receive(shard, delivery)
         if due:
-            effects = self._work.flush(number, shard, delivery.splits)
+            [effects] = self._work.flush([(number, shard)], delivery.splits)
             state.flushed(shard, effects)
         else:
             state.appended(delivery.frames)

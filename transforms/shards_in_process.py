@@ -1,10 +1,10 @@
 """The shards of a stream whose runner keeps no state beyond its process.
 
-    delivery -> the shard's lock -> receive, flush where one is due
+    deliveries of a bundle -> lock -> receive, flush the shards where it is due
 
 Prism and the DirectRunner lose keyed state when they end, so a start loads the shards
 from the raw events whatever they kept. Here shards are kept in the memory of the one
-process, and a lock for each does what a key does elsewhere. Prism 2.77 is not asked for
+process, and a lock does what keys do elsewhere. Prism 2.77 is not asked for
 keyed state for another reason as well: where it splits a slow bundle between two
 elements of one key, it gives that key to two bundles at once, and one loses its writes
 (`splitBundle` in its elementmanager.go frees the key). A bundle that fails ends the job.
@@ -55,29 +55,37 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
         self._waiting.setdefault(number, []).append(decode(encoded))
 
     def finish_bundle(self) -> None:
-        """Shards flush side by side: a flush is mostly waiting for the warehouse."""
-        done = [self._threads.submit(self._receive, *entry) for entry in self._waiting.items()]
-        for each in done:
-            each.result()
+        """Shards are counted side by side; then what has changed in all is written."""
+        if not self._waiting:
+            return
+        job = self._options.job
+        splits = next(iter(self._waiting.values()))[0].splits
+        with MEMORY.lock(job):
+            received = list(self._threads.map(self._receive, self._waiting.items()))
+            due = [(number, shard) for number, shard, is_due in received if is_due]
+            self._work.flush(due, splits, self._threads.map)
+            for number, shard, _ in received:
+                MEMORY.put(job, number, _NONCE, shard)
 
     def teardown(self) -> None:
         """Stop the threads."""
         self._threads.shutdown()
 
-    def _receive(self, number: int, deliveries: list[Delivery]) -> None:
+    def _receive(self, entry: tuple[int, list[Delivery]]) -> tuple[int, Shard, bool]:
+        """The shard with its deliveries, and whether a flush is due."""
+        number, deliveries = entry
         work, job = self._work, self._options.job
-        with MEMORY.lock(job, number):
-            for delivery in deliveries:
-                shard = MEMORY.take(job, number, _NONCE) or self._load(number)
-                since = work.outdated(shard, delivery)
-                if since is not None:
-                    shard = self._load(number, shard.state.closed_until, since)
-                    delivery = delivery.without_frames()
-                elif shard.released and (delivery.frames or not delivery.drained):
-                    shard = self._load(number, shard.state.closed_until)
-                if work.receive(shard, delivery):
-                    work.flush(number, shard, delivery.splits)
-                MEMORY.put(job, number, _NONCE, shard)
+        shard = MEMORY.take(job, number, _NONCE) or self._load(number)
+        is_due = False
+        for delivery in deliveries:
+            since = work.outdated(shard, delivery)
+            if since is not None:
+                shard = self._load(number, shard.state.closed_until, since)
+                delivery = delivery.without_frames()
+            elif shard.released and (delivery.frames or not delivery.drained):
+                shard = self._load(number, shard.state.closed_until)
+            is_due = work.receive(shard, delivery) or is_due
+        return number, shard, is_due
 
     def _load(self, number: int, at_least: int = 0, changed_from: int | None = None) -> Shard:
         with _LOADING:

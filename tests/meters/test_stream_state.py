@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meters.buckets import HOUR_US
 from meters.event import INSTANT
-from meters.stream_state import HORIZON_SLICES, ShardState, Step
+from meters.stream_state import HORIZON_SLICES, ShardState, Step, stamped
 from meters.timeline import ALWAYS, Timeline
 from meters.usage import KEY, USAGE, USAGE_VALUES, usage_rows
 from tests.meters.chain import decoded, seeded
@@ -58,10 +58,15 @@ def batch(timeline: Timeline, events: pa.Table) -> Written:
     return written
 
 
-@given(st.integers(0, 10**6), st.lists(st.integers(1, 25), min_size=1, max_size=8), st.booleans())
+@given(
+    st.integers(0, 10**6),
+    st.lists(st.integers(1, 25), min_size=1, max_size=8),
+    st.integers(1, 4),
+    st.booleans(),
+)
 @settings(max_examples=60, deadline=None)
 def test_any_pieces_with_repetitions_give_the_usage_of_a_batch(
-    seed: int, sizes: list[int], repeat: bool
+    seed: int, sizes: list[int], together: int, repeat: bool
 ) -> None:
     catalog, rows = seeded(seed)
     timeline = Timeline([(ALWAYS, catalog)])
@@ -69,9 +74,11 @@ def test_any_pieces_with_repetitions_give_the_usage_of_a_batch(
     state, written = ShardState(timeline), Written()
     accepted, start, number = 0, 0, 0
     while start < events.num_rows:
-        piece = events.slice(start, sizes[number % len(sizes)])
-        start, number = start + piece.num_rows, number + 1
-        frames = timeline.meter(TENANT, piece, report=False).frames
+        frames = []
+        for _ in range(together):
+            piece = events.slice(start, sizes[number % len(sizes)])
+            start, number = start + piece.num_rows, number + 1
+            frames += timeline.meter(TENANT, piece, report=False).frames
         for _ in range(1 + repeat):
             if frames:
                 step = state.step(frames)
@@ -140,4 +147,4 @@ def test_changed_rows_have_the_columns_of_usage() -> None:
     for version, cells in state.step(timeline.meter(TENANT, decoded(rows).events).frames).changed:
         made, _ = usage_rows(timeline.measurements[version], cells)
         assert made.schema == USAGE
-        assert state.stamped(made)["revision"].unique().to_list() in ([], [1])
+        assert stamped(made, state.floors)["revision"].unique().to_list() in ([], [1])

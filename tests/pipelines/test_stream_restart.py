@@ -89,12 +89,12 @@ def test_what_a_split_has_stored_before_it_spoke_is_not_taken_for_counted(tenant
     tick = Delivery(0, 2, later, 0, None, tick=True, drained=False, signature="")
     shards.receive(shard, tick)
     shard.progressed_at = -3600.0
-    shards.flush(0, shard, splits=2)
+    shards.flush([(0, shard)], splits=2)
     [one] = read_progress(tenant.warehouse, tenant.name)
     assert one.updated_at == loaded.updated_at
     shards.receive(shard, structs.replace(tick, split=1, sent=later + 1))
     shard.progressed_at = -3600.0
-    shards.flush(0, shard, splits=2)
+    shards.flush([(0, shard)], splits=2)
     [both] = read_progress(tenant.warehouse, tenant.name)
     assert both.updated_at == later
 
@@ -156,7 +156,7 @@ def test_what_a_small_budget_forgets_is_counted_once_after_repair(tenant: Tenant
         )
         assert shards.outdated(shard, brought) is None
         shards.receive(shard, brought)
-        shards.flush(0, shard, splits=1)
+        shards.flush([(0, shard)], splits=1)
 
     first = shard.state.slice * slice_us
     take(early, first)
@@ -195,7 +195,7 @@ def test_a_shard_that_loads_while_its_stream_runs_dry_gives_its_buckets_away(
     for split in (0, 1):
         last = Delivery(split, 2, waiting, 0, None, tick=True, drained=True, signature="")
         assert shards.receive(shard, last)
-        shards.flush(0, shard, splits=2)
+        shards.flush([(0, shard)], splits=2)
     [given_away] = read_progress(tenant.warehouse, tenant.name)
     assert not given_away.owned
 
