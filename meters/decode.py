@@ -248,7 +248,9 @@ def payload(row: dict[str, object]) -> str:
     nothing of it is lost.
     """
     fields: dict[str, object] = {
-        name: str(_shown(value)) for name, value in row.items() if value is not None
+        name: value if isinstance(value, str) else str(_shown(value))
+        for name, value in row.items()
+        if value is not None
     }
     properties = fields.get("properties")
     if isinstance(properties, str) and is_json(properties):

@@ -48,6 +48,10 @@ WITH_ID: frozenset[Kind] = frozenset(("latest", "weighted_readings", "active_cou
 """Kinds of meters for which the id of an event decides between equal times."""
 
 OPERATIONS = ("add", "remove")
+_KEPT = ("tenant_id", "origin", "origin_row", "event_id", "external_customer_id")
+_HIDDEN = frozenset(("tenant_id", "origin", "origin_row", "identity_hash", "content_hash"))
+"""What a refused event shows beside its payload, and what is no part of that."""
+
 NOT_SCALAR = "a string, a number, true, false or null"
 
 
@@ -343,10 +347,8 @@ def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Reject
 def _entry(
     row: dict[str, object], reason: str, meter: str, name: str, detail: str
 ) -> dict[str, object]:
-    kept = {"tenant_id", "origin", "origin_row", "event_id", "external_customer_id"}
-    hidden = kept - {"event_id", "external_customer_id"} | {"identity_hash", "content_hash"}
-    entry = {key: row[key] for key in kept}
-    entry["payload"] = payload({key: value for key, value in row.items() if key not in hidden})
+    entry = {key: row[key] for key in _KEPT}
+    entry["payload"] = payload({key: value for key, value in row.items() if key not in _HIDDEN})
     return {**entry, "reason": reason, "meter": meter, "field": name, "detail": detail}
 
 
