@@ -87,7 +87,9 @@ def read_usage(
     bucketed = every["wanted"] & ~every["meter"].is_in(spanned)
     located = every.filter(bucketed).drop("wanted")
     cells = _over_spans(catalog, every.filter(~bucketed), values, granularity)
-    keyed = values.join(located.select(*KEY, "start", "end", "merged_group"), on=KEY, how="inner")
+    counting = [meter.id for meter in catalog.meters if meter.aggregation == "unique_count"]
+    counted = located.filter(pl.col("meter").is_in(counting))
+    keyed = values.join(counted.select(*KEY, "start", "end", "merged_group"), on=KEY, how="inner")
     distinct = (
         keyed.select(*_slot_of("merged_group"), "value_hash")
         .unique()

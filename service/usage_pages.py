@@ -17,7 +17,7 @@ from datetime import datetime
 
 import polars as pl
 
-from meters.catalog import Catalog
+from meters.catalog import Aggregation, Catalog
 from meters.reading import Granularity, UsageCell, read_usage
 from meters.usage import KEY, USAGE_VALUES, from_stored
 from meters.zones import from_microseconds, microseconds
@@ -37,9 +37,9 @@ _ROWS_OF_A_CELL: dict[Granularity, int] = {"hour": 1, "day": 14, "period": 14 * 
 _SPARE = 1.25
 _FIRST_ROWS = 4_000
 _MOST_ROWS = 128_000
-_FIRST_CUSTOMERS = 8
+_FIRST_SERIES = 64
 _FIRST_OF_A_METER = 32
-_MOST_CUSTOMERS = 512
+_MOST_SERIES = 4_096
 _GROWTH = 8
 
 
@@ -86,7 +86,6 @@ def usage_page(
     after = None if cursor is None else place_behind(cursor)
     found: list[UsageCell] = []
     counted = {meter.id for meter in catalog.meters if meter.aggregation == "unique_count"}
-    spanned = {meter.id for meter in catalog.meters if meter.over_spans}
     carrying = {meter.id for meter in catalog.meters if meter.carries}
     ever = replace(selection, start=None)
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
@@ -98,15 +97,17 @@ def usage_page(
         if selection.start is not None:
             old = [each for each in series if each.meter in carrying]
             new = [each for each in series if each.meter not in carrying]
-        whole = any(each.meter in spanned for each in series)
+        aggregations = _aggregations(catalog, series)
         rows, values = [], [USAGE_VALUES.to_frame()]
         for chosen, each in ((ever, old), (selection, new)):
             if not each:
                 continue
-            rows.append(from_stored(rows_of_series(warehouse, tenant, chosen, each, whole=whole)))
+            table = rows_of_series(warehouse, tenant, chosen, each, aggregations=aggregations)
+            rows.append(from_stored(table))
             if distinct := [one for one in each if one.meter in counted]:
                 stored = from_stored(values_of_series(warehouse, tenant, chosen, distinct))
-                own = stored.join(rows[-1], on=[*KEY, "revision"], how="semi")
+                owners = rows[-1].filter(pl.col("meter").is_in(counted))
+                own = stored.join(owners, on=[*KEY, "revision"], how="semi")
                 values.append(own.select(USAGE_VALUES.names()))
         kept, belonging = pl.concat(rows), pl.concat(values)
         since = selection.start
@@ -121,6 +122,15 @@ def usage_page(
     return UsagePage(tuple(found), None)
 
 
+def _aggregations(catalog: Catalog, series: Sequence[Series]) -> set[Aggregation] | None:
+    """What the meters of these series do; None where one of them is read over spans."""
+    names = {each.meter for each in series}
+    meters = [meter for meter in catalog.meters if meter.id in names]
+    if any(meter.over_spans for meter in meters):
+        return None
+    return {meter.aggregation for meter in meters}
+
+
 def _within(rows: int) -> int:
     return max(_FIRST_ROWS, min(_MOST_ROWS, rows))
 
@@ -130,12 +140,12 @@ def _batches(
 ) -> Iterator[list[Series]]:
     """Series from that of the cursor on, in order, in batches for which there is room."""
     customer, more = "" if after is None else after.series.customer, True
-    customers = _FIRST_CUSTOMERS if selection.meter is None else _FIRST_OF_A_METER
+    limit = _FIRST_SERIES if selection.meter is None else _FIRST_OF_A_METER
     while more:
         found, more = usage_series(
-            warehouse, tenant, selection, from_customer=customer, customers=customers
+            warehouse, tenant, selection, from_customer=customer, limit=limit
         )
-        customers = min(customers * _GROWTH, _MOST_CUSTOMERS)
+        limit = min(limit * _GROWTH, _MOST_SERIES)
         batch: list[Series] = []
         size = 0
         for series, rows in found:

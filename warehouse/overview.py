@@ -22,7 +22,7 @@ from warehouse.merging import HAS_LATEST, LATEST
 from warehouse.parameters import Value, json_list
 from warehouse.queries import KEY
 from warehouse.sums import DAY, Kept, Sums, day_end, day_start
-from warehouse.usage_series import Selection
+from warehouse.usage_series import NEEDED, Selection
 
 Step = Literal["hour", "3hour", "6hour", "12hour", "day", "week", "month"]
 Dimension = Literal["meter", "customer", "subscription", "bucket", "group"] | Step
@@ -64,17 +64,13 @@ _ORDERS: dict[Aggregation, str] = {
 
 _NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
 
-_STATE: dict[str, tuple[frozenset[Aggregation], str, str]] = {
-    "sum": (frozenset({"sum", "avg"}), "sum(w.sum)", "CAST(0 AS Decimal(76, 12))"),
-    "min": (frozenset({"min"}), "min(w.min)", _NO_NUMBER),
-    "max": (frozenset({"max"}), "max(w.max)", _NO_NUMBER),
-    "latest_value": (
-        frozenset({"latest"}),
-        f"if({HAS_LATEST}, {LATEST}.3, NULL)",
-        _NO_NUMBER,
-    ),
+_STATE = {
+    "sum": ("sum(w.sum)", "CAST(0 AS Decimal(76, 12))"),
+    "min": ("min(w.min)", _NO_NUMBER),
+    "max": ("max(w.max)", _NO_NUMBER),
+    "latest_value": (f"if({HAS_LATEST}, {LATEST}.3, NULL)", _NO_NUMBER),
 }
-"""A column of the state: who needs it, how it is merged, and what stands for it otherwise."""
+"""A column of the state: how it is merged, and what stands for it where nobody needs it."""
 
 # Conditions on columns of the sorting key stand in PREWHERE (`warehouse.usage_series`).
 _SUMMARY = """
@@ -161,8 +157,8 @@ def usage_summary(
     listed = ", ".join(names)
     order = f"{_ORDERS[greatest]} DESC, {listed}" if greatest else listed
     state = ", ".join(
-        f"{merged if users.intersection(aggregations) else otherwise} AS {name}"
-        for name, (users, merged, otherwise) in _STATE.items()
+        f"{merged if NEEDED[name].intersection(aggregations) else otherwise} AS {name}"
+        for name, (merged, otherwise) in _STATE.items()
     )
     winning = selection.counted
     parts, values_parts = [], []

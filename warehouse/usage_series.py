@@ -14,12 +14,13 @@ read. ClickHouse does not move them there by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
 
+from meters.catalog import Aggregation
 from meters.scalars import canonical_json
 from warehouse.client import Warehouse
 from warehouse.parameters import Value, json_list
@@ -102,20 +103,32 @@ class Series:
     meter: str
 
 
-_CUSTOMERS = """
-SELECT external_customer_id AS customer FROM usage
-PREWHERE {where} AND external_customer_id >= {{from_customer:String}}
-GROUP BY external_customer_id ORDER BY external_customer_id LIMIT {{limit:UInt32}}
-SETTINGS optimize_aggregation_in_order = 1
-"""
+NEEDED: Mapping[str, frozenset[Aggregation]] = {
+    "sum": frozenset({"sum", "avg"}),
+    "min": frozenset({"min"}),
+    "max": frozenset({"max"}),
+    "latest_value": frozenset({"latest"}),
+}
+"""Which aggregations need a column of the state; all need `events`."""
 
-_SERIES = """
+_SERIES_OF = """
 SELECT external_customer_id AS customer, external_subscription_id AS subscription,
-    toString(meter) AS meter, count() AS rows
+    toString(meter) AS series_meter, count() AS rows
 FROM usage
 PREWHERE {where}
-    AND external_customer_id IN (SELECT arrayJoin(JSONExtract({{names:String}}, 'Array(String)')))
-GROUP BY customer, subscription, meter
+"""
+_GROUPED = "GROUP BY external_customer_id, meter, external_subscription_id\n"
+
+_SERIES = f"{_SERIES_OF} AND external_customer_id = {{{{one:String}}}} {_GROUPED}"
+
+# In the order of the key, ClickHouse groups as it reads and ends at the limit. Small blocks end
+# it soon: one of each part is read in any case.
+_NEXT_SERIES = f"""
+{_SERIES_OF} AND external_customer_id >= {{{{from_customer:String}}}}
+{_GROUPED}
+ORDER BY external_customer_id, meter, external_subscription_id
+LIMIT {{{{limit:UInt32}}}}
+SETTINGS optimize_aggregation_in_order = 1, max_block_size = 8192
 """
 
 _THESE = """
@@ -125,52 +138,72 @@ _THESE = """
     )
 """
 
-_PLAIN = f"{KEY}, bucket_end, events, sum, min, max, latest_at, latest_id, latest_value, revision"
-"""What meters have that are not read over spans (`Meter.over_spans`)."""
+_NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
+_LATEST = "latest_at, latest_id, latest_value"
+_STATE = {
+    "sum": ("sum", "CAST(0 AS Decimal(76, 12)) AS sum"),
+    "min": ("min", f"{_NO_NUMBER} AS min"),
+    "max": ("max", f"{_NO_NUMBER} AS max"),
+    "latest_value": (
+        _LATEST,
+        "CAST(NULL AS Nullable(DateTime64(6, 'UTC'))) AS latest_at, '' AS latest_id, "
+        f"{_NO_NUMBER} AS latest_value",
+    ),
+}
+"""Columns of the state, and what stands for them where nobody needs them."""
 
+# Not sorted: that costs as much as all else, and whoever merges has an order of his own.
 _ROWS = f"""
 SELECT {{columns}} FROM usage FINAL
 PREWHERE {{where}} AND {_THESE}
 WHERE {{counted}}
-ORDER BY {KEY}
 """
 
 _VALUES = f"""
-SELECT DISTINCT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}} AND {_THESE}
+SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}} AND {_THESE}
 """
 
 
 def usage_series(
-    warehouse: Warehouse, tenant: str, selection: Selection, *, from_customer: str, customers: int
+    warehouse: Warehouse, tenant: str, selection: Selection, *, from_customer: str, limit: int
 ) -> tuple[list[tuple[Series, int]], bool]:
-    """The series of at most `customers` customers from `from_customer` on, sorted.
+    """The series of some customers from `from_customer` on, sorted: about `limit` of them.
 
-    Each with the number of rows that it has at most. Also says whether more customers may
-    follow. Customers are compared by their UTF-8 bytes.
+    Of each customer all are there, so that one with many series may have more. Each comes with
+    the number of rows that it has at most. Also says whether more customers may follow.
+    Customers are compared by their UTF-8 bytes.
     """
     where, values = selection.where(tenant)
     if selection.customer is not None:
-        names = [selection.customer] if selection.customer >= from_customer else []
-    else:
-        found = warehouse.query_rows(
-            _CUSTOMERS.format(where=where),
-            {**values, "from_customer": from_customer, "limit": customers},
-        )
-        names = [str(row["customer"]) for row in found]
-    if not names:
-        return [], False
-    rows = warehouse.query_rows(_SERIES.format(where=where), {**values, "names": json_list(names)})
-    series = sorted(
+        if selection.customer < from_customer:
+            return [], False
+        return _series_of(warehouse, where, values, selection.customer), False
+    given = {**values, "from_customer": from_customer, "limit": limit}
+    found = _sorted_series(warehouse.query_rows(_NEXT_SERIES.format(where=where), given))
+    if len(found) < limit:
+        return found, False
+    # The limit may have cut the last customer.
+    last = found[-1][0].customer
+    whole = [each for each in found if each[0].customer != last]
+    return whole or _series_of(warehouse, where, values, last), True
+
+
+def _series_of(
+    warehouse: Warehouse, where: str, values: Mapping[str, Value], customer: str
+) -> list[tuple[Series, int]]:
+    sql = _SERIES.format(where=where)
+    return _sorted_series(warehouse.query_rows(sql, {**values, "one": customer}))
+
+
+def _sorted_series(rows: Sequence[Mapping[str, object]]) -> list[tuple[Series, int]]:
+    series = (
         (
-            (
-                Series(str(row["customer"]), str(row["subscription"]), str(row["meter"])),
-                int(str(row["rows"])),
-            )
-            for row in rows
-        ),
-        key=lambda each: each[0],
+            Series(str(row["customer"]), str(row["subscription"]), str(row["series_meter"])),
+            int(str(row["rows"])),
+        )
+        for row in rows
     )
-    return series, selection.customer is None and len(names) == customers
+    return sorted(series, key=lambda each: each[0])
 
 
 def rows_of_series(
@@ -179,20 +212,28 @@ def rows_of_series(
     selection: Selection,
     series: Sequence[Series],
     *,
-    whole: bool = True,
+    aggregations: Collection[Aggregation] | None = None,
 ) -> pa.Table:
-    """The winning rows of these series, as `warehouse.queries.usage_rows` gives them.
+    """The winning rows of these series, as `warehouse.queries.usage_rows` has them, unsorted.
 
-    Without `whole` what only meters need that are read over spans is left out.
+    With `aggregations` what meters alone need that are read over spans (`Meter.over_spans`) is
+    left out, and of the state what these aggregations do not need is as of no event.
     """
-    sql = _ROWS.replace("{columns}", ROW if whole else _PLAIN)
+    columns = ROW
+    if aggregations is not None:
+        state = (
+            kept if NEEDED[name].intersection(aggregations) else empty
+            for name, (kept, empty) in _STATE.items()
+        )
+        columns = f"{KEY}, bucket_end, events, {', '.join(state)}, revision"
+    sql = _ROWS.replace("{columns}", columns)
     return _of_series(warehouse, sql, tenant, selection, series)
 
 
 def values_of_series(
     warehouse: Warehouse, tenant: str, selection: Selection, series: Sequence[Series]
 ) -> pa.Table:
-    """All stored distinct values of these series, with key and `revision`, in no order.
+    """All stored distinct values of these series, with key and `revision`; some come twice.
 
     Those of a row's own revision belong to it; the others are of rows that were replaced. That
     is left to the reader, who has the rows: to find the winners again costs more than all else.
