@@ -136,8 +136,10 @@ def _over_spans(
     }
     cells = []
     for meter in catalog.meters:
+        if not meter.over_spans:
+            continue
         rows = every.filter(pl.col("meter") == meter.id)
-        if not meter.over_spans or rows.is_empty():
+        if rows.is_empty():
             continue
         distinct = values.filter(pl.col("meter") == meter.id) if meter.recurring else values.clear()
         by_row = distinct.group_by(KEY).agg(pl.col("value_hash")).iter_rows()
@@ -164,8 +166,10 @@ def _sums_of_buckets(catalog: Catalog, located: pl.DataFrame) -> dict[Slot, Deci
     """The values of meters with a bucket: sums over their local hours or days."""
     sums: dict[Slot, int] = {}
     for meter in catalog.meters:
+        if meter.bucket is None:
+            continue
         rows = located.filter(pl.col("meter") == meter.id)
-        if meter.bucket is None or rows.is_empty():
+        if rows.is_empty():
             continue
         kept = rows.drop("zone", "by").rename({"start": "slot_start", "end": "slot_end"})
         cut = _slots(catalog, kept, meter.bucket).rename({"start": "bucket"}).drop("end")
