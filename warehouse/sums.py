@@ -25,6 +25,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -39,6 +40,8 @@ DAY = "toYYYYMMDD(bucket_start)"
 
 _BATCH_ROWS = 2_000_000
 _RUNS = 1 << 62
+_NOTHING = 0
+"""The run of days that have no usage: only tombstones."""
 
 UNUSED_SECONDS = 600.0
 """How long sums stay after newer ones took their place: a reader may have begun with them."""
@@ -61,7 +64,15 @@ WHERE _block_number > {{{{seen:Int64}}}}
 GROUP BY day
 """
 
-_KEPT = "SELECT day, run, usage_block, values_block FROM usage_kept FINAL"
+# Sums that somebody emptied are not kept any more, whatever `usage_kept` says.
+_KEPT = f"""
+SELECT day, run, usage_block, values_block FROM usage_kept FINAL
+WHERE run = {_NOTHING} OR concat('(', toString(day), ',', toString(run), ')') IN (
+    SELECT partition FROM system.parts
+    WHERE database = currentDatabase() AND active AND table IN ('usage_hours', 'usage_days')
+    GROUP BY partition HAVING uniqExact(table) = 2
+)
+"""
 
 _THESE_DAYS = f"{DAY} IN (SELECT arrayJoin(JSONExtract({{days:String}}, 'Array(UInt32)')))"
 
@@ -95,7 +106,8 @@ GROUP BY {listed}
 
 
 _SUM_HOURS = _sum("usage_hours", _HOUR_KEYS, "bucket_start")
-_SUM_DAYS = _sum("usage_days", _DAY_KEYS, "toDateTime64(toStartOfDay(bucket_start), 6, 'UTC')")
+# toStartOfDay ends in 2106.
+_SUM_DAYS = _sum("usage_days", _DAY_KEYS, "toDateTime64(toDate32(bucket_start), 6, 'UTC')")
 
 _SUM_VALUES = f"""
 INSERT INTO usage_hours (run, {_HOUR_KEYS}, value_hashes)
@@ -109,6 +121,18 @@ WHERE (tenant_id, {KEY}, revision) IN (
     WHERE events > 0
 )
 GROUP BY {_HOUR_KEYS}
+{_BESIDE}
+"""
+
+_WRITTEN = """
+SELECT table, partition FROM system.parts
+WHERE database = currentDatabase() AND active AND table IN ('usage_hours', 'usage_days')
+    AND endsWith(partition, concat(',', toString({run:UInt64}), ')'))
+GROUP BY table, partition
+"""
+
+_USED_DAYS = f"""
+SELECT DISTINCT {DAY} AS day FROM usage FINAL PREWHERE {_THESE_DAYS} WHERE events > 0
 {_BESIDE}
 """
 
@@ -286,7 +310,27 @@ class Sums:
             "usage_block": last["usage"],
             "values_block": last["usage_values"],
         }
-        self._warehouse.command(_KEEP, {**given, **blocks})
+        unwritten = self._unwritten(days, run)
+        for those, of in (
+            ([day for day in days if day not in unwritten], run),
+            (self._unused_of(unwritten), _NOTHING),
+        ):
+            if those:
+                self._warehouse.command(_KEEP, {"days": json_list(those), "run": of, **blocks})
+
+    def _unwritten(self, days: Sequence[int], run: int) -> list[int]:
+        """The days of a run that have no sums."""
+        rows = self._warehouse.query_rows(_WRITTEN, {"run": run})
+        written = Counter(row["partition"] for row in rows)
+        return [day for day in days if written[f"({day},{run})"] < 2]
+
+    def _unused_of(self, days: Sequence[int]) -> list[int]:
+        """Those of some days that have no usage."""
+        if not days:
+            return []
+        rows = self._warehouse.query_rows(_USED_DAYS, {"days": json_list(list(days))})
+        used = {int(str(row["day"])) for row in rows}
+        return [day for day in days if day not in used]
 
     def _drop_unused(self, after: float) -> None:
         used = {f"({day},{kept[0]})" for day, kept in self._kept().items()}

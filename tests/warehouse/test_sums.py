@@ -18,7 +18,7 @@ from meters.catalog import Aggregation
 from tests.warehouse.rows import hour, usage, usage_table, value, values_table
 from warehouse.client import Warehouse
 from warehouse.overview import Dimension, usage_summary
-from warehouse.sums import Kept, Sums, day_of
+from warehouse.sums import Kept, Sums, day_of, day_start
 from warehouse.usage_series import Selection
 from warehouse.writes import insert_usage, insert_usage_values
 
@@ -311,5 +311,36 @@ def test_days_are_numbered_as_far_as_buckets_go(
     found = sums.of(at, None)
     assert found is not None
     assert day_of(at) in [day for day, _ in found.summed]
-    chosen = Selection(start=at)
-    assert asked(warehouse, tenant, sums, ["meter"], chosen=chosen)[0]["events"] == 1
+    chosen = Selection(start=day_start(day_of(at)))
+    for by in (["meter"], ["meter", "customer"]):
+        assert [row["events"] for row in asked(warehouse, tenant, sums, by, chosen=chosen)] == [1]
+
+
+@pytest.mark.parametrize("table", ["usage_hours", "usage_days"])
+def test_sums_that_were_emptied_are_not_believed(
+    warehouse: Warehouse, tenant: str, table: str
+) -> None:
+    put(warehouse, tenant)
+    sums = Sums(warehouse)
+    sums.refresh()
+    assert kept(sums).rest == []
+    warehouse.command(f"TRUNCATE TABLE {table}")
+    for by in (["meter"], ["meter", "customer"]):
+        assert [row["events"] for row in asked(warehouse, tenant, sums, by)] == [1]
+    sums.refresh()
+    assert kept(sums).rest == []
+
+
+def test_a_day_of_tombstones_alone_is_summed_once(warehouse: Warehouse, tenant: str) -> None:
+    at = hour(24 * 400)
+    put(warehouse, tenant, bucket_start=at, events=0)
+    sums = Sums(warehouse)
+    assert sums.refresh() > 0
+    assert sums.refresh() == 0
+    found = sums.of(at, at + timedelta(days=1))
+    assert found is not None
+    assert ([day for day, _ in found.summed], found.rest) == ([day_of(at)], [])
+    put(warehouse, tenant, bucket_start=at, events=1, revision=2)
+    for _ in range(2):
+        assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 1
+        sums.refresh()
