@@ -26,7 +26,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -196,15 +196,21 @@ class Sums:
         self._unused: dict[tuple[str, str], float] = {}
 
     def of(self, start: datetime | None, end: datetime | None) -> Kept | None:
-        """The days of a span; None until the first `refresh` has looked at all rows."""
+        """The days of a span; None until the first `refresh` has looked at all rows.
+
+        None also where blocks are numbered anew, until the next `refresh`.
+        """
         if not self._begun:
             return None
-        kept = self._kept()
-        self._look()
+        sources, kept = self._sources, self._kept()
+        if self._look(kept) is None:
+            return None
         first = 0 if start is None else day_of(start)
         last = None if end is None else day_of(end - timedelta(microseconds=1))
         summed, rest = [], []
         with self._guard:
+            if sources is not self._sources:
+                return None
             for day in sorted(self._sources["usage"].blocks):
                 if day < first or (last is not None and day > last):
                     continue
@@ -250,14 +256,26 @@ class Sums:
         numbers = zip(rows["run"], rows["usage_block"], rows["values_block"], strict=True)
         return dict(zip(rows["day"], numbers, strict=True))
 
-    def _look(self) -> dict[str, int]:
-        """Learn which days have new blocks; returns the last block of each table before that."""
+    def _look(self, kept: Mapping[int, tuple[int, int, int]]) -> dict[str, int] | None:
+        """Learn which days have new blocks; returns the last block of each table before that.
+
+        `kept` was read before. Blocks only grow, so a number above a table's last is one of
+        other parts, which were replaced: by a backup, for instance, whose parts are numbered
+        anew. No number can be compared then: all that is kept is forgotten, and there is None.
+        """
         with self._guard:
             found = self._warehouse.query_rows(_LAST_BLOCKS)
-            last = {str(row["table"]): int(str(row["block"])) for row in found}
+            last = {name: 0 for name in self._sources}
+            last |= {str(row["table"]): int(str(row["block"])) for row in found}
+            for place, (name, source) in enumerate(self._sources.items(), start=1):
+                if last[name] < max([source.seen, *(each[place] for each in kept.values())]):
+                    self._warehouse.command("TRUNCATE TABLE usage_kept")
+                    self._sources = {each: _Source() for each in self._sources}
+                    self._begun = False
+                    return None
             for name, source in self._sources.items():
-                block = last.setdefault(name, 0)
-                if block <= source.seen:
+                block = last[name]
+                if block == source.seen:
                     continue
                 sql = _NEW.format(table=name)
                 for row in self._warehouse.query_rows(sql, {"seen": source.seen}):
@@ -276,8 +294,10 @@ class Sums:
 
     def _batches(self) -> Iterator[list[int]]:
         """Days that have to be summed, the latest first, so many at a time as fit into memory."""
-        self._look()
         kept = self._kept()
+        if self._look(kept) is None:
+            kept = {}
+            self._look(kept)
         with self._guard:
             source = self._sources["usage"]
             rows = {
@@ -298,7 +318,9 @@ class Sums:
 
     def _sum(self, days: Sequence[int]) -> None:
         # What is read from here on has all blocks up to these.
-        last = self._look()
+        last = self._look({})
+        if last is None:
+            return
         run, begun = random.randrange(1, _RUNS), time.time()
         given: dict[str, Value] = {"days": json_list(list(days)), "run": run}
         for statement in (_SUM_HOURS, _SUM_VALUES, _SUM_DAYS):

@@ -344,3 +344,45 @@ def test_a_day_of_tombstones_alone_is_summed_once(warehouse: Warehouse, tenant: 
     for _ in range(2):
         assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 1
         sums.refresh()
+
+
+@pytest.mark.parametrize("column", ["usage_block", "values_block"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_kept_blocks_that_the_tables_never_had_are_not_believed(
+    warehouse: Warehouse, tenant: str, column: str, *, restarted: bool
+) -> None:
+    """As after a backup was restored: its parts are numbered anew, from 1."""
+    put(warehouse, tenant)
+    sums = Sums(warehouse)
+    sums.refresh()
+    put(warehouse, tenant, events=2)
+    warehouse.command(
+        "INSERT INTO usage_kept (day, run, usage_block, values_block) "
+        f"SELECT day, run, usage_block + 1000000 * ({{column:String}} = 'usage_block'), "
+        "values_block + 1000000 * ({column:String} = 'values_block') FROM usage_kept FINAL",
+        {"column": column},
+    )
+    if restarted:
+        sums = Sums(warehouse)
+        sums.refresh(stopped=lambda: True)
+    for by in (["meter"], ["meter", "customer"]):
+        assert [row["events"] for row in asked(warehouse, tenant, sums, by)] == [2]
+    assert warehouse.query_rows("SELECT count() AS rows FROM usage_kept") == [{"rows": 0}]
+    sums.refresh()
+    assert kept(sums).rest == []
+    assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 2
+
+
+def test_tables_that_lost_blocks_are_looked_at_anew(warehouse: Warehouse, tenant: str) -> None:
+    at = hour(24 * 500)
+    put(warehouse, tenant)
+    sums = Sums(warehouse)
+    sums.refresh()
+    put(warehouse, tenant, bucket_start=at)
+    assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 2
+    warehouse.command(f"ALTER TABLE usage DROP PARTITION {at:%Y%m}")
+    assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 1
+    assert sums.of(None, None) is None
+    sums.refresh()
+    assert kept(sums).rest == []
+    assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 1
