@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from meters.errors import WarehouseError
 from warehouse.client import Warehouse
 from warehouse.merging import HAS_LATEST, LATEST
 from warehouse.parameters import Value, json_list
@@ -229,18 +230,25 @@ class Sums:
         """Sum all days that have changed, and drop what nobody can be reading any more.
 
         Returns the number of days. Ends early where `stopped`. Runs that are killed leave
-        nothing that is read.
+        nothing that is read. Days that cannot be summed do not hold up the others: their first
+        error is raised when all else is done.
         """
         with self._refreshing:
             if not self._is_numbered():
                 return 0
             days = 0
+            failed: WarehouseError | None = None
             for batch in self._batches():
                 if stopped():
                     break
-                self._sum(batch)
-                days += len(batch)
+                try:
+                    self._sum(batch)
+                    days += len(batch)
+                except WarehouseError as error:
+                    failed = failed or error
             self._drop_unused(unused_seconds)
+            if failed:
+                raise failed
             return days
 
     def _is_numbered(self) -> bool:
@@ -299,10 +307,10 @@ class Sums:
             kept = {}
             self._look(kept)
         with self._guard:
-            source = self._sources["usage"]
+            usage, values = self._sources["usage"], self._sources["usage_values"]
             rows = {
-                day: source.rows[day]
-                for day in sorted(source.blocks, reverse=True)
+                day: usage.rows[day] + values.rows.get(day, 0)
+                for day in sorted(usage.blocks, reverse=True)
                 if not self._is_fresh(day, kept.get(day))
             }
         batch: list[int] = []

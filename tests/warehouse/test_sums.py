@@ -15,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meters.catalog import Aggregation
+from meters.errors import WarehouseError
 from tests.warehouse.rows import hour, usage, usage_table, value, values_table
 from warehouse.client import Warehouse
 from warehouse.overview import Dimension, usage_summary
+from warehouse.parameters import json_list
 from warehouse.sums import Kept, Sums, day_of, day_start
 from warehouse.usage_series import Selection
 from warehouse.writes import insert_usage, insert_usage_values
@@ -38,6 +40,9 @@ QUESTIONS: list[tuple[list[Dimension], str | None]] = [
     (["meter", "customer"], None),
     (["meter", "subscription"], None),
 ]
+
+FROM_EACH: list[list[Dimension]] = [["meter"], ["meter", "customer"]]
+"""What `usage_hours` answers, and what `usage_days` does."""
 
 
 def asked(
@@ -293,7 +298,7 @@ def test_sums_are_read_where_they_are_fresh(warehouse: Warehouse, tenant: str) -
             + (", 'acme'" if extra else ""),
             {"tenant": tenant, "at": hour(0), "run": run},
         )
-    for by in (["meter"], ["meter", "customer"]):
+    for by in FROM_EACH:
         assert asked(warehouse, tenant, sums, by)[0]["events"] == 42
     cut = Selection(start=hour(0), end=hour(1))
     assert asked(warehouse, tenant, sums, ["meter", "customer"], chosen=cut)[0]["events"] == 1
@@ -312,7 +317,7 @@ def test_days_are_numbered_as_far_as_buckets_go(
     assert found is not None
     assert day_of(at) in [day for day, _ in found.summed]
     chosen = Selection(start=day_start(day_of(at)))
-    for by in (["meter"], ["meter", "customer"]):
+    for by in FROM_EACH:
         assert [row["events"] for row in asked(warehouse, tenant, sums, by, chosen=chosen)] == [1]
 
 
@@ -325,7 +330,7 @@ def test_sums_that_were_emptied_are_not_believed(
     sums.refresh()
     assert kept(sums).rest == []
     warehouse.command(f"TRUNCATE TABLE {table}")
-    for by in (["meter"], ["meter", "customer"]):
+    for by in FROM_EACH:
         assert [row["events"] for row in asked(warehouse, tenant, sums, by)] == [1]
     sums.refresh()
     assert kept(sums).rest == []
@@ -365,7 +370,7 @@ def test_kept_blocks_that_the_tables_never_had_are_not_believed(
     if restarted:
         sums = Sums(warehouse)
         sums.refresh(stopped=lambda: True)
-    for by in (["meter"], ["meter", "customer"]):
+    for by in FROM_EACH:
         assert [row["events"] for row in asked(warehouse, tenant, sums, by)] == [2]
     assert warehouse.query_rows("SELECT count() AS rows FROM usage_kept") == [{"rows": 0}]
     sums.refresh()
@@ -386,3 +391,50 @@ def test_tables_that_lost_blocks_are_looked_at_anew(warehouse: Warehouse, tenant
     sums.refresh()
     assert kept(sums).rest == []
     assert asked(warehouse, tenant, sums, ["meter"])[0]["events"] == 1
+
+
+def test_days_that_cannot_be_summed_do_not_hold_up_the_others(
+    warehouse: Warehouse, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.sums._BATCH_ROWS", 1)
+    sums = Sums(warehouse)
+    sums.refresh()
+    for number in range(DAYS):
+        put(warehouse, tenant, bucket_start=hour(24 * number))
+    command = Warehouse.command
+
+    def failing(self: Warehouse, sql: str, parameters: Any = None) -> None:
+        if "INSERT INTO usage_hours" in sql and str(days(2)[0]) in parameters["days"]:
+            raise WarehouseError("too much memory")
+        command(self, sql, parameters)
+
+    monkeypatch.setattr(Warehouse, "command", failing)
+    with pytest.raises(WarehouseError, match="too much memory"):
+        sums.refresh()
+    assert (kept(sums).rest, [day for day, _ in kept(sums).summed]) == (days(2), days(0, 1))
+
+
+def test_distinct_values_count_for_what_is_summed_at_a_time(
+    warehouse: Warehouse, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums = Sums(warehouse)
+    sums.refresh()
+    for number in range(2):
+        at = hour(24 * number)
+        put(warehouse, tenant, meter="users", bucket_start=at)
+        rows = [value(each, meter="users", bucket_start=at) for each in range(10)]
+        insert_usage_values(warehouse, tenant, values_table(*rows))
+    command = Warehouse.command
+    told = []
+
+    def seen(self: Warehouse, sql: str, parameters: Any = None) -> None:
+        if "INSERT INTO usage_hours" in sql and "uniqExactState" in sql:
+            told.append(parameters["days"])
+        command(self, sql, parameters)
+
+    monkeypatch.setattr(Warehouse, "command", seen)
+    # The rows that a process has counted, of both days: less than these without the values.
+    counted = sum(sums._sources["usage"].rows.get(day, 0) for day in days(0, 1))
+    monkeypatch.setattr("warehouse.sums._BATCH_ROWS", counted + 10)
+    sums.refresh()
+    assert told == [json_list([day]) for day in reversed(days(0, 1))]
