@@ -59,9 +59,14 @@ WHERE database = currentDatabase() AND name IN ('usage', 'usage_values')
     AND engine = 'ReplacingMergeTree'
 """
 
+_BLOCKS = f"SELECT {DAY} AS day, toInt64(max(_block_number)) AS block, count() AS rows FROM"
+
+_ALL = f"{_BLOCKS} {{table}} GROUP BY day"
+
+# A part is named PARTITION_FIRSTBLOCK_LASTBLOCK_..., and one without new blocks is not read.
 _NEW = f"""
-SELECT {DAY} AS day, toInt64(max(_block_number)) AS block, count() AS rows FROM {{table}}
-WHERE _block_number > {{{{seen:Int64}}}}
+{_BLOCKS} {{table}} PREWHERE _block_number > {{{{seen:Int64}}}}
+WHERE toInt64(splitByChar('_', _part)[3]) > {{{{seen:Int64}}}}
 GROUP BY day
 """
 
@@ -273,7 +278,7 @@ class Sums:
         """
         with self._guard:
             found = self._warehouse.query_rows(_LAST_BLOCKS)
-            last = {name: 0 for name in self._sources}
+            last = dict.fromkeys(self._sources, 0)
             last |= {str(row["table"]): int(str(row["block"])) for row in found}
             for place, (name, source) in enumerate(self._sources.items(), start=1):
                 if last[name] < max([source.seen, *(each[place] for each in kept.values())]):
@@ -285,7 +290,7 @@ class Sums:
                 block = last[name]
                 if block == source.seen:
                     continue
-                sql = _NEW.format(table=name)
+                sql = (_ALL if source.seen < 0 else _NEW).format(table=name)
                 for row in self._warehouse.query_rows(sql, {"seen": source.seen}):
                     day, newest = int(str(row["day"])), int(str(row["block"]))
                     source.blocks[day] = max(newest, source.blocks.get(day, 0))

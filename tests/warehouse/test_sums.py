@@ -20,7 +20,7 @@ from tests.warehouse.rows import hour, usage, usage_table, value, values_table
 from warehouse.client import Warehouse
 from warehouse.overview import Dimension, usage_summary
 from warehouse.parameters import json_list
-from warehouse.sums import Kept, Sums, day_of, day_start
+from warehouse.sums import _LAST_BLOCKS, _NEW, Kept, Sums, day_of, day_start
 from warehouse.usage_series import Selection
 from warehouse.writes import insert_usage, insert_usage_values
 
@@ -363,7 +363,7 @@ def test_kept_blocks_that_the_tables_never_had_are_not_believed(
     put(warehouse, tenant, events=2)
     warehouse.command(
         "INSERT INTO usage_kept (day, run, usage_block, values_block) "
-        f"SELECT day, run, usage_block + 1000000 * ({{column:String}} = 'usage_block'), "
+        "SELECT day, run, usage_block + 1000000 * ({column:String} = 'usage_block'), "
         "values_block + 1000000 * ({column:String} = 'values_block') FROM usage_kept FINAL",
         {"column": column},
     )
@@ -438,3 +438,19 @@ def test_distinct_values_count_for_what_is_summed_at_a_time(
     monkeypatch.setattr("warehouse.sums._BATCH_ROWS", counted + 10)
     sums.refresh()
     assert told == [json_list([day]) for day in reversed(days(0, 1))]
+
+
+def test_only_parts_with_new_blocks_are_read(warehouse: Warehouse, tenant: str) -> None:
+    for number in range(2):
+        put(warehouse, tenant, bucket_start=hour(24 * (600 + 40 * number)))
+    [found] = warehouse.query_rows(_LAST_BLOCKS.replace(", 'usage_values'", ""))
+    seen = int(str(found["block"])) - 1
+    read = warehouse.query_rows(f"EXPLAIN ESTIMATE {_NEW.format(table='usage')}", {"seen": seen})
+    assert [(each["parts"], each["rows"]) for each in read] == [(1, 1)]
+    for table in ("usage", "usage_values"):
+        ids = warehouse.query_rows(
+            "SELECT partition_id FROM system.parts WHERE database = currentDatabase() "
+            "AND table = {table:String}",
+            {"table": table},
+        )
+        assert all(str(each["partition_id"]).isdigit() for each in ids)
