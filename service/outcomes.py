@@ -5,9 +5,10 @@
     failed     not known to be durable: the sender sends it again
 
 A request that is turned away unread, because too much waits, counts as one event that failed.
-One whose events nobody can know (no JSON, too large, too slow, beyond a rate) is counted as a
-refused request, by the `code` of its answer: it has no share in the rate of events. Used by one
-event loop, read by any thread.
+One whose events nobody can know (no JSON, too large, too slow, beyond the rate of events) is
+counted as a refused request, by the `code` of its answer: it has no share in the rate of events.
+One beyond the rate of requests is refused before anything is counted. Used by one event loop,
+read by any thread.
 """
 
 from __future__ import annotations

@@ -49,9 +49,9 @@ def windowed_usage(
     """The usage of the one meter of a selection, and of its windows (hours, days ... of `zone`).
 
     A bucket is in the window in which it starts. With `group` the values of each group of
-    that property are added up. Months begin at `anchor` where one is given; the first that
-    the span touches has what started before it as well. Raises 400 where there would be too
-    many windows.
+    that property are added up. Months begin at `anchor` where one is given: one that begins at
+    or before the span has the bucket that reaches into it as well, and what starts before an
+    anchor within the span is in no window. Raises 400 where there would be too many windows.
     """
 
     def values(chosen: Selection, by: Sequence[Dimension]) -> list[Figure]:

@@ -16,7 +16,8 @@ SETTINGS: dict[str, str] = {
     "insert_null_as_default": "0",
     # A backfill of years writes to a partition for each month.
     "max_partitions_per_insert_block": "0",
-    # Every partition key is a function of the sorting key, so copies share a partition.
+    # The partition key of a table that is read with FINAL is a function of its sorting key, so
+    # copies share a partition.
     "do_not_merge_across_partitions_select_final": "1",
     "session_timezone": "UTC",
 }
