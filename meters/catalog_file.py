@@ -292,7 +292,8 @@ def meter_hash(meter: Meter) -> str:
 
 def catalog_hash(catalog: Catalog) -> str:
     """16 hex digits over what of a catalog affects usage or amounts."""
-    # Kept beside the catalog's other derived values: it never changes, and is asked for often.
+    # Kept beside the catalog's other derived values, which no copy takes over: a catalog never
+    # changes, and its hash is asked for often.
     derived = catalog.__dict__
     if _HASH not in derived:
         derived[_HASH] = _catalog_hash(catalog)

@@ -8,11 +8,11 @@ read it, and so are unquoted YAML decimals, which most tools rewrite as floats.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Annotated
+from typing import Annotated, Any, Self
 from zoneinfo import available_timezones
 
 from babel import Locale, UnknownLocaleError
@@ -58,6 +58,13 @@ class Model(BaseModel):
     """Base of all catalog models: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, but without what was derived from the fields, which may change."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 Conflict = tuple[tuple[str | int, ...], str]

@@ -1,7 +1,7 @@
 import re
 from typing import Any
 
-from meters.catalog import Catalog, Meter
+from meters.catalog import Catalog, Meter, catalog_of
 from meters.catalog_file import (
     catalog_content,
     catalog_from_content,
@@ -85,6 +85,8 @@ def test_hashes_ignore_what_cannot_change_a_number() -> None:
 
 def test_hashes_see_what_changes_a_number() -> None:
     catalog = example()
+    # A copy must not take over what was derived before it changed.
+    assert catalog_hash(catalog) == catalog_hash(example())
     pro = catalog.plans[0]
     variants = [
         catalog,
@@ -97,6 +99,16 @@ def test_hashes_see_what_changes_a_number() -> None:
         catalog.model_copy(update={"subscriptions": []}),
     ]
     assert len({catalog_hash(each) for each in variants}) == len(variants)
+
+
+def test_a_changed_copy_derives_its_own_values() -> None:
+    catalog = example()
+    assert catalog.subscriptions_by_id
+    assert catalog_of(catalog.pickled) == catalog
+    copy = catalog.model_copy(update={"subscriptions": []})
+    assert copy.subscriptions_by_id == {}
+    assert catalog_of(copy.pickled) == copy
+    assert catalog.model_copy() == catalog
 
 
 def test_the_kept_content_reads_back_as_the_same_catalog() -> None:
