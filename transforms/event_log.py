@@ -28,7 +28,7 @@ from zlib import crc32
 import msgspec
 
 from meters.errors import BeammeterError, ConfigurationError
-from warehouse.tracing import Traced
+from warehouse.tracing import MOST_LINKS, Traced
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _MOST_TRACED = 10_000
@@ -85,8 +85,8 @@ class EventLog:
     def append(self, messages: Sequence[Pair], at: int, traced: Sequence[Traced] = ()) -> int:
         """Add messages as one frame and wait until they are on disk; returns the first offset.
 
-        The spans that brought them are remembered for readers of this process alone. Raises
-        OSError where the disk refuses: then none of them is in the log.
+        The spans that brought them, the first of many, are remembered for readers of this
+        process alone. Raises OSError where the disk refuses: then none of them is in the log.
         """
         payload = msgspec.msgpack.encode(messages)
         first = self.end
@@ -108,7 +108,7 @@ class EventLog:
             self._sizes[self._start] = size + len(header) + len(payload)
             self.bytes += len(header) + len(payload)
             if traced and len(self._traced) < _MOST_TRACED:
-                self._traced[first] = tuple(traced)
+                self._traced[first] = tuple(dict.fromkeys(traced))[:MOST_LINKS]
             self.end = first + len(messages)
             self._grown.notify_all()
         return first
@@ -140,12 +140,15 @@ class EventLog:
             return self._grown.wait_for(lambda: self.end > beyond, seconds)
 
     def traced(self, first: int, end: int) -> tuple[Traced, ...]:
-        """The spans that brought what was appended in [first, end) and is not committed."""
+        """The spans that brought what was appended in [first, end) and is not committed.
+
+        As many as a span may refer to, the first ones.
+        """
         if not self._traced:
             return ()
         with self._guard:
             found = [spans for at, spans in self._traced.items() if first <= at < end]
-        return tuple(itertools.chain.from_iterable(found))
+        return tuple(itertools.islice(itertools.chain.from_iterable(found), MOST_LINKS))
 
     def reader(self, offset: int) -> LogReader:
         """Reads from an offset on."""

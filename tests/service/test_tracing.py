@@ -33,6 +33,7 @@ from transforms.event_log import EventLog
 from transforms.kafka_client import KafkaSettings
 from warehouse import tracing
 from warehouse.client import Warehouse
+from warehouse.tracing import MOST_LINKS
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SECRET = "do-not-tell"
@@ -328,6 +329,18 @@ def test_the_log_forgets_the_spans_of_what_is_durable_elsewhere(tmp_path: Path) 
         assert log.traced(0, 7) == ("span 2",)
         log.commit(7)
         assert log.traced(0, 7) == ()
+    finally:
+        log.close()
+
+
+def test_the_log_remembers_no_more_spans_than_one_may_refer_to(tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "log")
+    try:
+        for start in (0, 1000):
+            log.append([(b"k", b"1")], 0, [f"span {start + n // 2}" for n in range(1000)])
+        assert [len(spans) for spans in log._traced.values()] == [MOST_LINKS] * 2
+        assert log.traced(0, 2) == tuple(f"span {n}" for n in range(MOST_LINKS))
+        assert log.traced(1, 2) == tuple(f"span {1000 + n}" for n in range(MOST_LINKS))
     finally:
         log.close()
 
