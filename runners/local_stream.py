@@ -60,6 +60,7 @@ class LocalStream:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="local-stream", daemon=True)
         self._rounds = 0
+        self._is_done = False
         self.problem: str | None = None
 
     def start(self) -> None:
@@ -80,17 +81,23 @@ class LocalStream:
         return Waiting(events, oldest is not None and oldest < microseconds(before))
 
     def stop(self) -> bool:
-        """Read what is in the log, give the buckets away, and end; whether that was done in time.
+        """Read what is in the log, give the buckets away, and end; whether all that was done.
 
+        Not where the last rounds fail, as then nothing is tried again.
         Where no round comes to its end, as while a large warehouse is loaded, it is not waited
         for: the process may end as one that is killed, since all that was acknowledged is in
-        the log or in the warehouse.
+        the log or in the warehouse. `has_ended` says whether anything still runs.
         """
         self._stop.set()
         rounds = -1
         while self._thread.is_alive() and rounds < self._rounds:
             rounds = self._rounds
             self._thread.join(_STOP_SECONDS)
+        return self.has_ended and self._is_done
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing reads or writes any more."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
@@ -100,7 +107,8 @@ class LocalStream:
                 self._read(job)
             except Exception as error:
                 self.problem = str(error) or type(error).__name__
-                _LOG.warning("the pipeline stopped: %s; trying again", self.problem)
+                further = "" if self._stop.is_set() else "; trying again"
+                _LOG.warning("the pipeline stopped: %s%s", self.problem, further)
             finally:
                 CONSUMERS.close(job)
                 MEMORY.drop(job)
@@ -140,6 +148,7 @@ class LocalStream:
             run(rounds.build, launch_options("direct"))
             self._rounds += 1
             if is_read:
+                self._is_done = True
                 break
             time.sleep(_FLUSH_SECONDS)
 

@@ -146,14 +146,16 @@ def _local(
     try:
         yield LogSink(log, settings.limits, _bytes(command)), stream
     finally:
-        if stream.stop():
-            log.close()
-        else:
-            # Its folder stays this process's until the end: the stream may still write there.
+        if not stream.stop():
+            failed = stream.has_ended and stream.problem is not None
+            why = "has failed" if failed else "was not done in time"
             notice(
-                "the pipeline was not done in time: what it has not counted waits in "
+                f"the pipeline {why}: what it has not counted waits in "
                 f"{log.folder} for the next start, and its hours stay the stream's until then"
             )
+        if stream.has_ended:
+            # Before, the stream may still write there: then its folder stays this process's.
+            log.close()
 
 
 def _bytes(command: ServeCommand) -> int:
