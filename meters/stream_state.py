@@ -60,7 +60,8 @@ class Step:
 
     `partial` are the cells of these events alone, `changed` the open cells that they
     changed; both by version of the catalog. `fresh` has the identities to keep.
-    `differing` has pairs of copies: the content that counts, then another one.
+    `differing` has pairs of copies: the content that counts, then another one. `doubtful`
+    are events that, by their time, may be copies of forgotten ones.
     """
 
     partial: list[tuple[int, Cells]]
@@ -189,7 +190,9 @@ class ShardState:
         """Forget the oldest slices until the budget holds; returns those forgotten.
 
         The current slice is kept, however large it is. A copy of what is forgotten has the
-        time of its event, which is not after the newest one, or it is a conflict.
+        time of its event, which is not after the newest one, and is doubtful from then on. One
+        that says a later time, or was sent again without any and has a later time of receipt,
+        counts again and is not marked.
         """
         gone: list[int] = []
         counts = self.identities.counts()
