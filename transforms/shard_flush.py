@@ -1,7 +1,8 @@
-"""A flush of a shard: what was delivered becomes usage rows, marks and progress.
+"""A flush of shards: what was delivered becomes usage rows, marks and progress.
 
     deliveries -> deduplicate, measure, merge -> usage rows of changed cells, of all shards at once
-                                              -> late and conflicting events marked dirty
+                                              -> late, conflicting, perhaps forgotten events
+                                                 marked dirty
                                               -> progress
 
 Everything that is written may be written again: rows win by (revision, events), which

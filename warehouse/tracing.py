@@ -3,7 +3,7 @@
     POST /v1/events --> accept --> header `traceparent` of the request's first message
                                                     : linked
     ingest (a bundle) --> INSERT events ............:
-    flush (a shard)   --> INSERT usage .............:
+    flush (shards)    --> INSERT usage .............:
     GET /v1/usage     --> SELECT usage
 
 Needs the extra `otel`; the variables of the environment are OpenTelemetry's own (`OTEL_*`).
