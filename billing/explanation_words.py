@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
+from billing.explanations import COUNTED
+from billing.money import round_amount
 from billing.wording import Words
+from meters.currencies import currency_exponent
 
 _MONEY = {"unit_amount", "flat_amount", "amount", "limit"}
 _NUMBERS = {"quantity", "included", "divide_by", "percent", "rate", "tier", "events"}
@@ -47,13 +51,24 @@ def line_words(line: Mapping[str, Any], currency: str, words: Words) -> Iterator
     for step in line["steps"]:
         yield step_words(step, currency, words)
     if not line["matches"]:
-        now = words.short_money(line["amount_exact"], currency)
-        yield words.text("differs", now=now, amount=words.money(_rounded(line), currency))
+        yield _difference(line, currency, words)
     elif line["rounding"] != "0":
         exact = words.text("exact", amount=words.short_money(line["amount_exact"], currency))
         yield f"{exact}, {words.text('rounded', amount=words.money(_rounded(line), currency))}"
     if line["tax_contained"] is not None:
         yield words.text("tax_contained", amount=words.money(line["tax_contained"], currency))
+
+
+def _difference(line: Mapping[str, Any], currency: str, words: Words) -> str:
+    """What a line would be now; of amounts that agree the quantity differs."""
+    exact, then = Fraction(line["amount_exact"]), line["quantity"]
+    counted = [step["quantity"] for step in line["steps"] if step["step"] in COUNTED]
+    same_amount = round_amount(exact, currency_exponent(currency)) == Decimal(_rounded(line))
+    if same_amount and counted and counted[-1] != then:
+        now = words.short_number(counted[-1])
+        return words.text("differs_quantity", now=now, quantity=words.short_number(then))
+    now = words.short_money(line["amount_exact"], currency)
+    return words.text("differs", now=now, amount=words.money(_rounded(line), currency))
 
 
 def _rounded(line: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ from meters.numbers import plain
 from meters.scalars import canonical_json
 
 Document = Mapping[str, Any]
-_COUNTED = ("measured", "shares", "converted")
+COUNTED = ("measured", "shares", "converted")
 """Steps that say the quantity of a line, the last one of them as it stands there."""
 
 
@@ -118,7 +118,7 @@ def explain_line(
     rounding = amount + contained - exact
     total = amount - Fraction(line["discount"]) - Fraction(line["credit"]) + Fraction(line["tax"])
     same = Fraction(round_amount(exact, exponent)) == amount + contained
-    counted = [step["quantity"] for step in steps if step["step"] in _COUNTED]
+    counted = [step["quantity"] for step in steps if step["step"] in COUNTED]
     same = same and (not counted or decimal_text(counted[-1]) == line["quantity"])
     return {
         **{name: line[name] for name in ("line_id", "charge", "meter", "group")},

@@ -83,6 +83,7 @@ GERMAN = {
     "step_commitment": "Mindestabnahme {amount}",
     "exact": "genau {amount}",
     "differs": "{now} nach Nutzung und Preisen von jetzt, {amount} auf diesem Dokument",
+    "differs_quantity": "Menge {now} nach Nutzung von jetzt, {quantity} auf diesem Dokument",
     "rounded": "gerundet auf {amount}",
     "tax_contained": "darin Steuer {amount}",
     "coupon": "Gutschein {coupon}: {amount}",

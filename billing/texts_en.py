@@ -83,6 +83,7 @@ ENGLISH = {
     "step_commitment": "commitment {amount}",
     "exact": "exact {amount}",
     "differs": "{now} by usage and prices as they are now, {amount} on this document",
+    "differs_quantity": "quantity {now} by usage as it is now, {quantity} on this document",
     "rounded": "rounded to {amount}",
     "tax_contained": "of which tax {amount}",
     "coupon": "Coupon {coupon}: {amount}",

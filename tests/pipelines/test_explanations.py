@@ -218,6 +218,22 @@ def test_what_changed_since_is_said(
     assert said[-1] not in html
 
 
+def test_a_quantity_that_alone_has_changed_is_said(
+    world: tuple[str, Path, list[dict[str, Any]]], embedded: Warehouse
+) -> None:
+    tenant, folder, drafts = world
+    document = next(each for each in drafts if each["customer"] == "acme" and each["lines"][1:])
+    catalog = load_catalog(str(folder / "catalog.yaml"))
+    counted = next(line for line in document["lines"] if line["charge"] == "calls")
+    lines = [{**line, "quantity": "7.5"} if line is counted else line for line in document["lines"]]
+    found = explanations.explain(embedded, tenant, catalog, {**document, "lines": lines})
+    (line,) = (line for line in found["lines"] if not line["matches"])
+    words = Words("en")
+    said = list(line_words(line, "EUR", words))
+    now = words.short_number(counted["quantity"])
+    assert said[-1] == f"quantity {now} by usage as it is now, 7.5 on this document"
+
+
 def test_a_page_and_a_pdf_are_written(
     world: tuple[str, Path, list[dict[str, Any]]], embedded_url: str, tmp_path: Path
 ) -> None:
