@@ -66,6 +66,24 @@ QUARANTINE_SCHEMA = pa.schema(
 event was refused; ids are empty where they could not be read."""
 
 
+_RECORD_TIME = 1000
+"""Microseconds: times of Kafka's records are whole milliseconds."""
+
+
+def receipt(now: int) -> int:
+    """The API's time of receipt at an instant (microseconds): no whole millisecond.
+
+    So it is told apart from the time of a record, which stands for an `ingested_at` that is
+    missing, and may be what the sender said as `timestamp` as well.
+    """
+    return now if is_receipt(now) else now + 1
+
+
+def is_receipt(at: int) -> bool:
+    """Whether the `ingested_at` (microseconds) of a streamed event may be the API's."""
+    return at % _RECORD_TIME != 0
+
+
 def hash128(values: Iterable[bytes]) -> list[bytes]:
     """The 128-bit XXH3 of each value, big-endian."""
     return list(map(xxhash.xxh3_128_digest, values))

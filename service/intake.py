@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from meters.decode import IDS, SUBSCRIPTION, refusals
 from meters.errors import Rejected
-from meters.event import INSTANT
+from meters.event import INSTANT, receipt
 from meters.plain_events import is_plain
 from meters.property_columns import PropertyColumns
 from meters.timestamps import format_instant
@@ -162,7 +162,7 @@ class Intake:
                         request.future.set_exception(error)
 
     def _hand_on(self, requests: Sequence[_Request]) -> None:
-        now = time.time_ns() // 1000
+        now = receipt(time.time_ns() // 1000)
         received = from_microseconds(now)
         clock = format_instant(received)
         every = [event for request in requests for event in request.items.found]

@@ -15,7 +15,7 @@ import pyarrow as pa
 from meters.catalog import Catalog
 from meters.decode import payload
 from meters.deduplicate import Deduplicated, conflicts
-from meters.event import QUARANTINE_SCHEMA, content_prefix
+from meters.event import QUARANTINE_SCHEMA, content_prefix, is_receipt
 from meters.scalars import canonical_json, parse_json
 from meters.zones import microseconds
 from warehouse.affected import copies_of
@@ -106,9 +106,13 @@ def _canonical(row: Row) -> str:
 
 
 def _is_filled_in(row: Row) -> bool:
-    """Whether the sender said no time: the API has then filled in that of receipt."""
+    """Whether the sender said no time: the API has then filled in that of receipt.
+
+    The time of a record of Kafka is no such time, though it may be the event's own.
+    """
     came_by_stream = str(row["origin"]).startswith(STREAMED)
-    return came_by_stream and bool(row["timestamp"] == row["ingested_at"])
+    same = bool(row["timestamp"] == row["ingested_at"])
+    return came_by_stream and same and is_receipt(microseconds(row["ingested_at"]))
 
 
 def _text(value: object) -> str | None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from meters.catalog import Catalog
 from meters.decode import decode
 from meters.mapping import Mapping
 from meters.projection import Projection
+from service import intake
 from service.settings import Limits
 from tests.service.sites import Site, site
 from transforms.format_jsonl import LineReader
@@ -79,6 +81,20 @@ def test_what_is_missing_is_filled_in_and_told(here: Site) -> None:
     assert before <= datetime.fromisoformat(sent["timestamp"]) <= datetime.now(UTC)
     assert sent["timestamp"] == sent["ingested_at"]
     assert sent["properties"] == {}
+
+
+@pytest.mark.parametrize("micros", [0, 1, 999, 1000])
+def test_a_time_of_receipt_is_never_that_of_a_record_of_kafka(
+    here: Site, monkeypatch: pytest.MonkeyPatch, micros: int
+) -> None:
+    """Whole milliseconds are; so what the API has filled in is known from what was said."""
+    now = 1_764_000_000_000_000 + micros
+    monkeypatch.setattr(intake, "time", SimpleNamespace(time_ns=lambda: now * 1000))
+    here.post("/v1/events", {"event_name": "call", "external_customer_id": "acme"})
+    (sent,) = here.events
+    assert sent["timestamp"] == sent["ingested_at"]
+    received = datetime.fromisoformat(sent["ingested_at"])
+    assert received.microsecond == (micros if micros % 1000 else micros + 1)
 
 
 def test_every_message_reads_back_as_the_stream_reads_it(here: Site) -> None:

@@ -165,13 +165,22 @@ def test_a_time_that_the_api_has_filled_in_makes_no_conflict(
 ):
     """The sender said no time in the first three; of a file nobody filled in anything."""
     shard = Shard(embedded, embedded_url, tenant)
-    received = [f"2026-01-31T{hour}:59:59.5Z" for hour in (10, 10, 11)]
-    received[1] = "2026-01-31T10:59:59.7Z"
+    received = [f"2026-01-31T{hour}:59:59.500001Z" for hour in (10, 10, 11)]
+    received[1] = "2026-01-31T10:59:59.7005Z"
     filled_in = [event(1, timestamp=at, ingested_at=at) for at in received]
     said = event(1, timestamp="2026-01-31T11:00:00Z", ingested_at="2026-01-31T11:59:59.7Z")
     counts, _ = shard.process([*filled_in, said], origin=origin)
     assert (counts["accepted"], counts["duplicate"]) == (1, 3)
     assert counts["conflict"] == conflicts
+
+
+def test_the_time_of_a_record_that_is_the_events_own_was_said(embedded, embedded_url, tenant):
+    """A producer of Kafka gives the record the event's time, and no `ingested_at`."""
+    shard = Shard(embedded, embedded_url, tenant)
+    times = [f"2026-01-31T10:59:{second}Z" for second in ("59", "59.7", "59.123")]
+    recorded = [event(1, timestamp=at, ingested_at=at) for at in times]
+    counts, _ = shard.process(recorded, origin="kafka://events/")
+    assert (counts["accepted"], counts["duplicate"], counts["conflict"]) == (1, 2, 2)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
