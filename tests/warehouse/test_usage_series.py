@@ -1,0 +1,75 @@
+"""The series of a tenant, listed a few at a time, are all of them, in order, and each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.warehouse.rows import hour, usage, usage_table
+from warehouse.client import Warehouse
+from warehouse.usage_series import Selection, Series, usage_series
+from warehouse.writes import insert_usage
+
+# Their order by bytes is not that of their letters, nor that of UTF-16.
+CUSTOMERS = ["", "B", "a", "a\0", "ab", "é", "\uffee", "\U0001f600"]
+EVERY = [
+    Series(customer, subscription, meter)
+    for customer, subscription, meter in product(CUSTOMERS, ["", "s"], ["calls", "users"])
+]
+
+
+def listed(
+    warehouse: Warehouse, tenant: str, selection: Selection, limit: int
+) -> list[tuple[Series, int]]:
+    found: list[tuple[Series, int]] = []
+    customer, more = "", True
+    while more:
+        part, more = usage_series(warehouse, tenant, selection, from_customer=customer, limit=limit)
+        found += part
+        if part:
+            customer = part[-1][0].customer + "\0"
+    return found
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    parts=st.lists(
+        st.lists(st.sampled_from(EVERY), min_size=1, max_size=12), min_size=1, max_size=3
+    ),
+    limit=st.integers(1, 9),
+)
+def test_any_limit_lists_every_series_once_and_in_order(
+    warehouse: Warehouse,
+    unique: Callable[[], str],
+    parts: list[list[Series]],
+    limit: int,
+) -> None:
+    tenant = unique()
+    for number, part in enumerate(parts):
+        rows = [
+            usage(
+                external_customer_id=each.customer,
+                external_subscription_id=each.subscription,
+                meter=each.meter,
+                bucket_start=hour(number),
+            )
+            for each in part
+        ]
+        insert_usage(warehouse, tenant, usage_table(*rows))
+    present = sorted({each for part in parts for each in part})
+    found = listed(warehouse, tenant, Selection(), limit)
+    assert [series for series, _ in found] == present
+    for series, rows_of in found:
+        assert rows_of >= sum(series in part for part in parts)
+    users = listed(warehouse, tenant, Selection(meter="users"), limit)
+    assert [series for series, _ in users] == [each for each in present if each.meter == "users"]
+    for customer in {each.customer for each in present}:
+        own = listed(warehouse, tenant, Selection(customer=customer), limit)
+        assert [series for series, _ in own] == [
+            each for each in present if each.customer == customer
+        ]
