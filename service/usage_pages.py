@@ -91,7 +91,7 @@ def usage_page(
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
     room = _Room(_within(limit * _ROWS_OF_A_CELL[granularity]))
     read = 0
-    for series in _batches(warehouse, tenant, listed, after, room):
+    for series, size in _batches(warehouse, tenant, listed, after, room):
         # What was carried into the span comes from rows before it.
         old, new = series, list[Series]()
         if selection.start is not None:
@@ -116,7 +116,7 @@ def usage_page(
         if len(found) > limit:
             page = tuple(found[:limit])
             return UsagePage(page, cursor_of(place_of(page[-1])))
-        read += kept.height
+        read += size
         missing = limit + 1 - len(found)
         room.rows = _within(int(_SPARE * missing * read / len(found)) if found else _MOST_ROWS)
     return UsagePage(tuple(found), None)
@@ -137,8 +137,11 @@ def _within(rows: int) -> int:
 
 def _batches(
     warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None, room: _Room
-) -> Iterator[list[Series]]:
-    """Series from that of the cursor on, in order, in batches for which there is room."""
+) -> Iterator[tuple[list[Series], int]]:
+    """Series from that of the cursor on, in order, in batches for which there is room.
+
+    Each batch with the number of its rows, as `usage_series` has it.
+    """
     customer, more = "" if after is None else after.series.customer, True
     limit = _FIRST_SERIES if selection.meter is None else _FIRST_OF_A_METER
     while more:
@@ -152,12 +155,12 @@ def _batches(
             if after is not None and series < after.series:
                 continue
             if batch and size + rows > room.rows:
-                yield batch
+                yield batch, size
                 batch, size = [], 0
             batch.append(series)
             size += rows
         if batch:
-            yield batch
+            yield batch, size
         if found:
             customer = found[-1][0].customer + "\0"
 

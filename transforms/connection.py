@@ -8,9 +8,11 @@ from transforms.stream_counts import STATS
 from warehouse.client import Warehouse
 from warehouse.failures import Retries
 
+_PATIENCE_SECONDS = 900.0
+
 
 def patience(job: str) -> Retries:
-    """About a quarter of an hour: a stream stalls while the warehouse is away, and counts it.
+    """A quarter of an hour: a stream stalls while the warehouse is away, and counts it.
 
     Pauses stay short: a stream that waits long goes on late once the warehouse is back.
     """
@@ -19,7 +21,9 @@ def patience(job: str) -> Retries:
         STATS.worked(job, retries=1)
         time.sleep(seconds)
 
-    return Retries(attempts=600, first_pause=0.2, longest_pause=2.0, sleep=pause)
+    return Retries(
+        attempts=10_000, first_pause=0.2, longest_pause=2.0, seconds=_PATIENCE_SECONDS, sleep=pause
+    )
 
 
 def connect(url: str) -> Warehouse:

@@ -35,7 +35,7 @@ from transforms.connection import connect_patiently
 from transforms.deliveries import Packed, decode
 from transforms.shard_flush import Effects, ShardWork
 from transforms.shard_memory import MEMORY, Shard
-from transforms.stream_options import StreamOptions
+from transforms.stream_options import HOUR_US, StreamOptions
 from warehouse.tracing import begin
 
 _CELLS = CellsCoder()
@@ -57,6 +57,7 @@ class _About(msgspec.Struct):
     floors: bytes
     load_begun_at: int = 0
     doubtful_until: int = 0
+    horizon_us: int = 72 * HOUR_US
 
 
 class _LogEntry(msgspec.Struct, array_like=True):
@@ -132,7 +133,7 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         else:
             state.appended(delivery.frames)
         if due or not delivery.frames:
-            state.describe(shard, self._options.shards)
+            state.describe(shard, self._options)
         mark = uuid.uuid4().bytes
         state.nonce.write(mark)
         MEMORY.put(job, number, mark, shard)
@@ -146,7 +147,9 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         known = _ABOUT.decode(found)
         timeline = self._work.timeline
         since = first_difference(known.names, timeline.names)
-        if known.released or known.shards != self._options.shards:
+        # The horizon numbers the slices: under another one, identities stand in the wrong ones.
+        cut = known.shards, known.horizon_us
+        if known.released or cut != (self._options.shards, self._options.horizon_us):
             return self._loaded(number, state, known.closed_until, since)
         pending = state.pending()
         known.newest = max([known.newest, *(_newest_of(packed) for _, _, packed in pending)])
@@ -230,13 +233,13 @@ class _KeyedState:
         if shard.logged > 2 * open_cells + _LEAST_LOG:
             self._rewrite_log(shard)
 
-    def describe(self, shard: Shard, shards: int) -> None:
+    def describe(self, shard: Shard, options: StreamOptions) -> None:
         """Keep how far the shard is."""
         state = shard.state
         about = _About(
             names=state.timeline.names,
             newest=state.newest,
-            shards=shards,
+            shards=options.shards,
             closed_until=state.closed_until,
             slice=state.slice,
             watermarks=shard.watermarks,
@@ -246,6 +249,7 @@ class _KeyedState:
             floors=pack(state.floors.cast(FLOORS)),
             load_begun_at=shard.load_begun_at,
             doubtful_until=state.doubtful_until,
+            horizon_us=options.horizon_us,
         )
         self.about.write(msgspec.msgpack.encode(about))
 

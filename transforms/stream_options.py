@@ -39,7 +39,8 @@ class StreamOptions:
     def horizon_us(self) -> int:
         """How long an identity is remembered: three days, or as long as a copy can be on time.
 
-        An event is received up to a day before its own time, and it is on time until
-        `lateness_us` after its hour has ended.
+        An event is received up to a day before its own time. It is on time until the watermark,
+        which is `disorder_us` behind, is `lateness_us` after the end of its hour; an hour more
+        covers the steps in which buckets are closed.
         """
-        return max(_LEAST_HORIZON_US, self.lateness_us + 24 * HOUR_US)
+        return max(_LEAST_HORIZON_US, self.lateness_us + self.disorder_us + 26 * HOUR_US)

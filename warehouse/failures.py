@@ -8,6 +8,7 @@ jittered pauses.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -98,19 +99,27 @@ def no_answer(error: BaseException, place: str) -> WarehouseUnavailable:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a statement is tried, and how long the pauses are (seconds)."""
+    """How often a statement is tried, and how long the pauses are (seconds).
+
+    With `seconds` none is tried again so long after the first one began.
+    """
 
     attempts: int = 7
     first_pause: float = 0.2
     longest_pause: float = 10.0
+    seconds: float = math.inf
     sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
 
     def run(self, action: Callable[[], T]) -> T:
         """The result of `action`, repeated while it raises WarehouseUnavailable."""
+        until = self.clock() + self.seconds
         for attempt in range(1, self.attempts):
             try:
                 return action()
             except WarehouseUnavailable:
+                if self.clock() >= until:
+                    raise
                 pause = min(self.longest_pause, self.first_pause * 2 ** (attempt - 1))
                 self.sleep(pause * random.uniform(0.5, 1.0))
         return action()

@@ -23,7 +23,7 @@ import pyarrow as pa
 from meters.catalog import Aggregation
 from meters.scalars import canonical_json
 from warehouse.client import Warehouse
-from warehouse.parameters import Value, json_list
+from warehouse.parameters import Value, chunks, json_list
 from warehouse.queries import KEY, ROW
 
 
@@ -249,9 +249,11 @@ def _of_series(
     series: Sequence[Series],
 ) -> pa.Table:
     where, values = selection.where(tenant)
-    given = {
-        **values,
-        "names": json_list(sorted({each.customer for each in series})),
-        "series": json_list([(each.customer, each.subscription, each.meter) for each in series]),
-    }
-    return warehouse.query_arrow(sql.format(where=where, counted=selection.counted), given)
+    statement = sql.format(where=where, counted=selection.counted)
+    keys = [(each.customer, each.subscription, each.meter) for each in series]
+    parts = []
+    for some in chunks(keys, warehouse.parameter_bytes):
+        names = sorted({customer for customer, _, _ in some})
+        given = {**values, "names": json_list(names), "series": json_list(list(some))}
+        parts.append(warehouse.query_arrow(statement, given))
+    return pa.concat_tables(parts)

@@ -225,6 +225,33 @@ def test_a_restored_shard_hears_its_splits_again_before_it_gives_its_buckets_awa
     assert not say(0, 11)
 
 
+@pytest.mark.parametrize("hours", [(72, 24), (24, 72)])
+def test_a_shard_that_is_restored_under_another_horizon_forgets_nothing(
+    tenant: Tenant, hours: tuple[int, int]
+) -> None:
+    state, rows = KeyedState(), several(13)
+    clock = time.time_ns() // 1000
+    for lateness in hours:
+        options = replace(options_of(tenant), lateness_us=lateness * 3_600_000_000)
+        stage = ShardStage(options, timeline := Timeline.of(tenant.catalog))
+        stage.setup()
+        frames = [
+            (version, slim.height, pack(slim))
+            for version, slim in timeline.meter(
+                tenant.name, tenant.store(rows), report=False
+            ).frames
+        ]
+        at = microseconds(parse_timestamp(CLOSED_UNTIL))
+        brought = Delivery(0, 1, at, clock, None, True, False, timeline.signature, at, frames)
+        list(stage.process((0, encode(brought)), *state.parameters))
+        assert tenant.usage() == plain_usage(tenant.catalog, rows)
+        shard = MEMORY.take(options.job, 0, state.parameters[0].read())
+        assert shard is not None
+        assert shard.state.slice == clock // (options.horizon_us // HORIZON_SLICES)
+        MEMORY.drop(options.job)
+    assert tenant.dirty() == set()
+
+
 class KeyedState:
     """Beam's state of one key, as `ShardStage.process` takes it."""
 

@@ -94,6 +94,20 @@ def test_pauses_grow_up_to_a_bound_and_attempts_are_counted() -> None:
         assert longest / 2 <= pause <= longest
 
 
+def test_nothing_is_tried_again_when_its_time_is_over() -> None:
+    now = [0.0]
+    calls = []
+
+    def action() -> None:
+        calls.append(now[0])
+        now[0] += 30
+        raise WarehouseUnavailable("busy")
+
+    with pytest.raises(WarehouseUnavailable):
+        Retries(attempts=9, seconds=60, sleep=lambda _: None, clock=lambda: now[0]).run(action)
+    assert calls == [0, 30]
+
+
 def test_final_errors_are_raised_at_once() -> None:
     def action() -> None:
         raise WarehouseError("no")

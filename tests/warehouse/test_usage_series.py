@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.warehouse.rows import hour, usage, usage_table
 from warehouse.client import Warehouse
-from warehouse.usage_series import Selection, Series, usage_series
+from warehouse.usage_series import Selection, Series, rows_of_series, usage_series
 from warehouse.writes import insert_usage
 
 # Their order by bytes is not that of their letters, nor that of UTF-16.
@@ -73,3 +74,23 @@ def test_any_limit_lists_every_series_once_and_in_order(
         assert [series for series, _ in own] == [
             each for each in present if each.customer == customer
         ]
+
+
+def test_more_series_than_a_statement_takes_are_read_all(
+    warehouse: Warehouse, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        usage(
+            external_customer_id=each.customer,
+            external_subscription_id=each.subscription,
+            meter=each.meter,
+        )
+        for each in EVERY
+    ]
+    insert_usage(warehouse, tenant, usage_table(*rows))
+    monkeypatch.setattr(Warehouse, "parameter_bytes", 100)
+    found = rows_of_series(warehouse, tenant, Selection(), EVERY).to_pylist()
+    assert sorted(
+        Series(row["external_customer_id"], row["external_subscription_id"], row["meter"])
+        for row in found
+    ) == sorted(EVERY)
