@@ -26,6 +26,7 @@ from meters.timestamps import format_instant
 from service.answers import shown
 from service.catalogs import InTime
 from service.summaries import value_of
+from transforms.conflicts import is_time_filled_in
 from warehouse import event_lookup
 from warehouse.client import Warehouse
 
@@ -87,7 +88,7 @@ def _of_customer(
             if meter.event_name == counted["event_name"]
         ]
     marks = event_lookup.event_marks(warehouse, tenant, customer, counted["identity_hash"])
-    contents = {_content(row) for row in copies}
+    contents = {content(row) for row in copies}
     status = "accepted" if any(each["result"] == "counted" for each in meters) else "unmetered"
     if len(contents) > 1:
         status = "conflict"
@@ -104,7 +105,7 @@ def _of_customer(
                 "origin_row": row["origin_row"],
                 "counts": place == 0,
                 "duplicate_of": None if place == 0 else counted["content_hash"].hex(),
-                "conflict": _content(row) != _content(counted),
+                "conflict": content(row) != content(counted),
             }
             for place, row in enumerate(copies)
         ],
@@ -128,10 +129,12 @@ def event_row(row: Row) -> Row:
     }
 
 
-def _content(row: Row) -> str:
+def content(row: Row) -> str:
     """What the sender said, so that JSON written differently is the same."""
     said = event_row(row)
     del said["ingested_at"]
+    if is_time_filled_in(row):
+        del said["timestamp"]
     return canonical_json(said)
 
 

@@ -101,11 +101,11 @@ def _canonical(row: Row) -> str:
     # What Python cannot hold (deep nesting, endless digits) is compared as it is written.
     with suppress(ValueError, RecursionError):
         properties = canonical_json(parse_json(properties))
-    at = "" if _is_filled_in(row) else microseconds(row["timestamp"])
+    at = "" if is_time_filled_in(row) else microseconds(row["timestamp"])
     return f"{prefix}{at}{properties}"
 
 
-def _is_filled_in(row: Row) -> bool:
+def is_time_filled_in(row: Row) -> bool:
     """Whether the sender said no time: the API has then filled in that of receipt.
 
     The time of a record of Kafka is no such time, though it may be the event's own.
