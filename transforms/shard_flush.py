@@ -61,6 +61,10 @@ Each = Callable[[Callable[[Shard], tuple[Step, int]], list[Shard]], Iterable[tup
 """`map`, or another way to do the same for each shard."""
 
 
+Load = Callable[[int, int | None], Shard]
+"""Loads one shard: `ShardWork.load` of its number, and what its runner does beside."""
+
+
 class ShardWork:
     """Does the work of shards in one process, for any runner."""
 
@@ -91,6 +95,19 @@ class ShardWork:
         shard = Shard(state, load_begun_at=begun, loaded_at=time.time_ns() // 1000)
         self._progress(number, shard, owned=True, until=begun)
         return shard
+
+    def ready(self, shard: Shard, delivery: Delivery, load: Load) -> tuple[Shard, Delivery]:
+        """The shard that can take a delivery, and what it has to take of it.
+
+        That is another one, from `load(at_least, changed_from)` as `load` here has them, where
+        the catalogs are others or its buckets were given away.
+        """
+        since = self.outdated(shard, delivery)
+        if since is not None:
+            return load(shard.state.closed_until, since), delivery.without_frames()
+        if shard.released and (delivery.frames or not delivery.drained):
+            return load(shard.state.closed_until, None), delivery
+        return shard, delivery
 
     def outdated(self, shard: Shard, delivery: Delivery) -> int | None:
         """From when on shard or delivery have events that other catalogs meter now, or None.

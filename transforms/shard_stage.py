@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -120,12 +121,8 @@ class ShardStage(beam.DoFn):  # type: ignore[misc]
         shard = MEMORY.take(job, number, state.nonce.read())
         if shard is None:
             shard = self._restored(number, state)
-        since = self._work.outdated(shard, delivery)
-        if since is not None:
-            shard = self._loaded(number, state, shard.state.closed_until, since)
-            delivery = delivery.without_frames()
-        elif shard.released and (delivery.frames or not delivery.drained):
-            shard = self._loaded(number, state, shard.state.closed_until)
+        load = partial(self._loaded, number, state)
+        shard, delivery = self._work.ready(shard, delivery, load)
         due = self._work.receive(shard, delivery)
         if due:
             [effects] = self._work.flush([(number, shard)], delivery.splits)

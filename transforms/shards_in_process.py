@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import apache_beam as beam
 
@@ -77,13 +78,8 @@ class ShardsInProcess(beam.DoFn):  # type: ignore[misc]
         work, job = self._work, self._options.job
         shard = MEMORY.take(job, number, _NONCE) or self._load(number)
         is_due = False
-        for delivery in deliveries:
-            since = work.outdated(shard, delivery)
-            if since is not None:
-                shard = self._load(number, shard.state.closed_until, since)
-                delivery = delivery.without_frames()
-            elif shard.released and (delivery.frames or not delivery.drained):
-                shard = self._load(number, shard.state.closed_until)
+        for brought in deliveries:
+            shard, delivery = work.ready(shard, brought, partial(self._load, number))
             is_due = work.receive(shard, delivery) or is_due
         return number, shard, is_due
 
