@@ -22,7 +22,7 @@ from warehouse.merging import HAS_LATEST, LATEST
 from warehouse.parameters import Value, json_list
 from warehouse.queries import KEY
 from warehouse.sums import DAY, Kept, Sums, day_end, day_start
-from warehouse.usage_series import NEEDED, Selection
+from warehouse.usage_series import EMPTY, NEEDED, Selection
 
 Step = Literal["hour", "3hour", "6hour", "12hour", "day", "week", "month"]
 Dimension = Literal["meter", "customer", "subscription", "bucket", "group"] | Step
@@ -62,15 +62,13 @@ _ORDERS: dict[Aggregation, str] = {
     "percentile": "events",
 }
 
-_NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
-
-_STATE = {
-    "sum": ("sum(w.sum)", "CAST(0 AS Decimal(76, 12))"),
-    "min": ("min(w.min)", _NO_NUMBER),
-    "max": ("max(w.max)", _NO_NUMBER),
-    "latest_value": (f"if({HAS_LATEST}, {LATEST}.3, NULL)", _NO_NUMBER),
+_MERGED = {
+    "sum": "sum(w.sum)",
+    "min": "min(w.min)",
+    "max": "max(w.max)",
+    "latest_value": f"if({HAS_LATEST}, {LATEST}.3, NULL)",
 }
-"""A column of the state: how it is merged, and what stands for it where nobody needs it."""
+"""How a column of the state is merged."""
 
 # Conditions on columns of the sorting key stand in PREWHERE (`warehouse.usage_series`).
 _SUMMARY = """
@@ -87,7 +85,7 @@ ORDER BY {order} LIMIT {{limit:UInt32}}
 
 _PART = """
 SELECT {keys}, events, sum, min, max, latest_at, latest_id, latest_value
-FROM {table} PREWHERE {where} WHERE {counted}
+FROM {table} PREWHERE {where} WHERE {winning}
 """
 
 _DISTINCT = """
@@ -102,7 +100,7 @@ FROM (
     SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
 ) AS v
 INNER JOIN (
-    SELECT {{keys}}, {KEY}, revision FROM usage FINAL PREWHERE {{where}} WHERE {{counted}}
+    SELECT {{keys}}, {KEY}, revision FROM usage FINAL PREWHERE {{where}} WHERE {{winning}}
 ) AS w USING ({KEY}, revision)
 GROUP BY {{names}}
 """
@@ -157,21 +155,21 @@ def usage_summary(
     listed = ", ".join(names)
     order = f"{_ORDERS[greatest]} DESC, {listed}" if greatest else listed
     state = ", ".join(
-        f"{merged if NEEDED[name].intersection(aggregations) else otherwise} AS {name}"
-        for name, (merged, otherwise) in _STATE.items()
+        f"{merged if NEEDED[name].intersection(aggregations) else EMPTY[name]} AS {name}"
+        for name, merged in _MERGED.items()
     )
-    winning = selection.counted
+    winning = selection.winning
     parts, values_parts = [], []
     if "summed" in given:
         chosen = f"{where} AND {_SUMMED}"
-        parts.append(_PART.format(keys=keys, table=table, where=chosen, counted=winning))
+        parts.append(_PART.format(keys=keys, table=table, where=chosen, winning=winning))
         chosen = f"{chosen} AND {_COUNTED}"
         values_parts.append(_SUMMED_VALUES.format(keys=keys, table=table, where=chosen))
     if "rest" in given or "summed" not in given:
         chosen = f"{where} AND {_REST}" if "rest" in given else where
-        parts.append(_PART.format(keys=keys, table="usage FINAL", where=chosen, counted=winning))
+        parts.append(_PART.format(keys=keys, table="usage FINAL", where=chosen, winning=winning))
         chosen = f"{chosen} AND {_COUNTED}"
-        values_parts.append(_VALUES.format(keys=keys, names=listed, where=chosen, counted=winning))
+        values_parts.append(_VALUES.format(keys=keys, names=listed, where=chosen, winning=winning))
     join = _DISTINCT.format(names=listed, parts=" UNION ALL ".join(values_parts))
     sql = _SUMMARY.format(
         state=state,

@@ -45,7 +45,7 @@ class Selection:
     since: datetime | None = None
 
     @property
-    def counted(self) -> str:
+    def winning(self) -> str:
         """The condition on rows that have won: an end is no part of their key."""
         return "events > 0" + (f" AND bucket_end > {_SINCE}" if self.since else "")
 
@@ -103,13 +103,28 @@ class Series:
     meter: str
 
 
+_LATEST: frozenset[Aggregation] = frozenset({"latest"})
+_NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
+
 NEEDED: Mapping[str, frozenset[Aggregation]] = {
     "sum": frozenset({"sum", "avg"}),
     "min": frozenset({"min"}),
     "max": frozenset({"max"}),
-    "latest_value": frozenset({"latest"}),
+    "latest_at": _LATEST,
+    "latest_id": _LATEST,
+    "latest_value": _LATEST,
 }
 """Which aggregations need a column of the state; all need `events`."""
+
+EMPTY: Mapping[str, str] = {
+    "sum": "CAST(0 AS Decimal(76, 12))",
+    "min": _NO_NUMBER,
+    "max": _NO_NUMBER,
+    "latest_at": "CAST(NULL AS Nullable(DateTime64(6, 'UTC')))",
+    "latest_id": "''",
+    "latest_value": _NO_NUMBER,
+}
+"""What stands for a column of the state where nobody needs it: that of no event."""
 
 _SERIES_OF = """
 SELECT external_customer_id AS customer, external_subscription_id AS subscription,
@@ -138,25 +153,11 @@ _THESE = """
     )
 """
 
-_NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
-_LATEST = "latest_at, latest_id, latest_value"
-_STATE = {
-    "sum": ("sum", "CAST(0 AS Decimal(76, 12)) AS sum"),
-    "min": ("min", f"{_NO_NUMBER} AS min"),
-    "max": ("max", f"{_NO_NUMBER} AS max"),
-    "latest_value": (
-        _LATEST,
-        "CAST(NULL AS Nullable(DateTime64(6, 'UTC'))) AS latest_at, '' AS latest_id, "
-        f"{_NO_NUMBER} AS latest_value",
-    ),
-}
-"""Columns of the state, and what stands for them where nobody needs them."""
-
 # Not sorted: that costs as much as all else, and whoever merges has an order of his own.
 _ROWS = f"""
 SELECT {{columns}} FROM usage FINAL
 PREWHERE {{where}} AND {_THESE}
-WHERE {{counted}}
+WHERE {{winning}}
 """
 
 _VALUES = f"""
@@ -222,8 +223,8 @@ def rows_of_series(
     columns = ROW
     if aggregations is not None:
         state = (
-            kept if NEEDED[name].intersection(aggregations) else empty
-            for name, (kept, empty) in _STATE.items()
+            name if users.intersection(aggregations) else f"{EMPTY[name]} AS {name}"
+            for name, users in NEEDED.items()
         )
         columns = f"{KEY}, bucket_end, events, {', '.join(state)}, revision"
     sql = _ROWS.replace("{columns}", columns)
@@ -249,7 +250,7 @@ def _of_series(
     series: Sequence[Series],
 ) -> pa.Table:
     where, values = selection.where(tenant)
-    statement = sql.format(where=where, counted=selection.counted)
+    statement = sql.format(where=where, winning=selection.winning)
     keys = [(each.customer, each.subscription, each.meter) for each in series]
     parts = []
     for some in chunks(keys, warehouse.parameter_bytes):
