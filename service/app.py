@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -130,13 +130,7 @@ async def _sum_up(sums: Sums) -> None:
     try:
         while True:
             began = time.monotonic()
-            try:
-                await asyncio.to_thread(sums.refresh, ending.is_set)
-                told = ""
-            except BeammeterError as error:
-                if told != str(error):
-                    told = str(error)
-                    _LOG.warning("usage cannot be summed: %s", error)
+            told = await _try(lambda: sums.refresh(ending.is_set), "usage cannot be summed", told)
             took = time.monotonic() - began
             await asyncio.sleep(max(_SUM_SECONDS, _SUM_SHARE * took))
     finally:
@@ -144,15 +138,26 @@ async def _sum_up(sums: Sums) -> None:
 
 
 async def _learn(catalogs: ServedCatalogs) -> None:
-    """Keep what is known of the catalogs new for the routes that do not ask the warehouse."""
+    """Keep what is known of the catalogs new for the routes that do not ask the warehouse.
+
+    What takes events goes on with what it knows.
+    """
     told = ""
     while True:
-        # What takes events goes on with what it knows: a failure is told once, until it is another.
-        try:
-            await asyncio.to_thread(catalogs.at, now())
-            told = ""
-        except BeammeterError as error:
-            if told != str(error):
-                told = str(error)
-                _LOG.warning("the catalogs in time cannot be read: %s", error)
+        failure = "the catalogs in time cannot be read"
+        told = await _try(lambda: catalogs.at(now()), failure, told)
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _try(action: Callable[[], object], failure: str, told: str) -> str:
+    """Do something in a thread; returns its error, empty where it has none.
+
+    An error is told once, until it is another than that which was `told` last.
+    """
+    try:
+        await asyncio.to_thread(action)
+    except BeammeterError as error:
+        if told != str(error):
+            _LOG.warning("%s: %s", failure, error)
+        return str(error)
+    return ""
