@@ -1,8 +1,9 @@
 """`Idempotency-Key`: a request that is sent again gets the same answer and counts once.
 
-Two things see to it. An event without an id gets one that is made of the key, the body and
-its place, so that a copy is the same event for all time and on every server. And this
-process remembers answers for a day, so that the time which the API filled in is the first one.
+Two things see to it. An event without an id gets one that is made of the key, the request (its
+path, type and body) and its place in it, so that a copy is the same event for all time and on
+every server. And this process remembers answers for a day, so that the time which the API filled
+in is the first one.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ _Answer = tuple[int, bytes, str | None]
 
 
 class Repeated:
-    """One request with a key: its body, and whose it is."""
+    """One request with a key: what it asks (one body means other events on another route)."""
 
-    def __init__(self, tenant: str, key: str, body: bytes) -> None:
+    def __init__(self, tenant: str, key: str, route: str, kind: str, body: bytes) -> None:
         self.place = (tenant, key)
-        self.digest = hashlib.sha256(body).digest()
+        asked = hashlib.sha256(f"{route}\0{kind}\0".encode())
+        asked.update(body)
+        self.digest = asked.digest()
         seed = f"{tenant}\0{key}\0".encode() + self.digest
         self._seed = hashlib.sha256(seed)
 
@@ -54,14 +57,14 @@ class Answers:
     def begin(self, request: Repeated) -> Response | None:
         """The answer that was given already; None where this request is the first.
 
-        Raises 409 while the first one is under way, 422 where it had another body.
+        Raises 409 while the first one is under way, 422 where it asked something else.
         """
         now = self._clock()
         found = self._found.get(request.place)
         if found is not None and now - found[0] < _SECONDS:
             _, digest, answer = found
             if digest != request.digest:
-                detail = "an Idempotency-Key must come with the body that it came with before"
+                detail = "an Idempotency-Key must come with the route and body it came with before"
                 raise ApiError(422, "idempotency_key_reused", detail)
             if answer is None:
                 detail = "a request with this Idempotency-Key is under way"

@@ -108,7 +108,7 @@ _ERRORS = {
     "409": _error("A request with this Idempotency-Key is under way."),
     "413": _error("The body, or the number of events, is too large."),
     "415": _error("The content type or encoding is not known here."),
-    "422": _error("A wrong event of Lago's format, or an Idempotency-Key with another body."),
+    "422": _error("A wrong event of Lago's format, or an Idempotency-Key of another request."),
     "429": _error("The key has used up its rate; Retry-After says for how long."),
     "503": _error("The broker did not take the events; Retry-After says when to try again."),
 }

@@ -163,7 +163,8 @@ async def _ingest(
 
         if key is None:
             return await take(None)
-        return await _once(service, Repeated(caller.tenant, key, body), take)
+        repeated = Repeated(caller.tenant, key, request.url.path, _kind(request), body)
+        return await _once(service, repeated, take)
 
 
 async def _once(
@@ -269,8 +270,12 @@ def _lago_details(faults: list[Fault], many: bool) -> dict[str, Any]:
     return details
 
 
+def _kind(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _content_type(request: Request, *known: str) -> str:
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = _kind(request)
     if given not in known:
         detail = f"content-type must be {' or '.join(known)} (got {given!r})"
         raise ApiError(415, "unsupported_content_type", detail)

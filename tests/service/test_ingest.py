@@ -432,6 +432,14 @@ def test_a_request_that_is_sent_again_counts_once(here: Site) -> None:
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
+def test_a_key_belongs_to_the_route_it_came_with(here: Site) -> None:
+    nothing = {"events": []}
+    assert here.post("/v1/events/bulk", nothing, idempotency_key="k1").status_code == 202
+    lago = here.post("/api/v1/events/batch", nothing, idempotency_key="k1")
+    assert (lago.status_code, lago.json()["code"]) == (422, "idempotency_key_reused")
+    assert here.post("/api/v1/events/batch", nothing, idempotency_key="k2").status_code == 200
+
+
 def test_a_server_that_forgot_makes_the_same_ids(here: Site) -> None:
     body = {"event_name": "call", "external_customer_id": "acme"}
     first = here.post("/v1/events", body, idempotency_key="k1").json()["event_id"]
