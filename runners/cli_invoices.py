@@ -147,7 +147,10 @@ def reconcile(
     to_time: datetime,
     **options: Any,
 ) -> None:
-    """Compare usage with the raw events, and show what keeps a span from being final."""
+    """Compare usage with the raw events, and show what keeps a span from being final.
+
+    Also what is used and never billed: outside the dates of its subscription, for one.
+    """
     from runners.invoices import run_reconcile
 
     run_reconcile(

@@ -11,9 +11,12 @@ from typing import Any
 import click
 
 from billing.documents import render_csv
+from billing.unbilled import Reason
 from journal.journal import Journal
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError, JournalError
+from meters.numbers import plain
+from meters.periods import Span
 from meters.timestamps import format_instant
 from meters.zones import from_microseconds
 from runners import tables
@@ -24,6 +27,7 @@ from runners.gate import Findings, examine
 from runners.journals import JournalUrl, existing_journal, open_journal
 from runners.output import Format, json_of, notice, print_csv, print_json, print_table
 from transforms.projection import project, rebuild
+from transforms.unbilled import NeverBilled, never_billed
 from warehouse.client import Warehouse
 from warehouse.invoices import list_invoices, read_invoices
 from warehouse.leases import exclusive
@@ -54,8 +58,19 @@ FINDING = (
     "group",
     "stored",
     "raw",
+    "events",
+    "reason",
     "detail",
 )
+_NEVER_BILLED: dict[Reason, str] = {
+    "unknown_customer": "the catalog does not have the customer",
+    "no_subscription": "no subscription of the customer charges the meter then",
+    "unknown_subscription": "it belongs to no subscription that the customer has in the catalog",
+    "before_start": "its subscription has not started yet",
+    "after_end": "its subscription has ended",
+    "not_charged": "its subscription does not pay for the meter then",
+}
+_NAMES_SHOWN = 3
 
 
 def stored_document(
@@ -200,7 +215,7 @@ def run_reconcile(
     runner: str,
     form: Format,
 ) -> None:
-    """What the gate sees in a span: rows for everything that speaks against it being final."""
+    """What the gate sees in a span, and what of its usage nobody will ever be billed for."""
     catalog = load_catalog(path)
     check_names(catalog, customer=customer)
     check_span(from_time, to_time)
@@ -210,10 +225,16 @@ def run_reconcile(
         spans = [(name, from_time, to_time) for name in names]
         findings = examine(timeline, warehouse, url[0], tenant, spans, runner, whole=False)
         shared = shared_ids(warehouse, tenant, from_time, to_time, customer)
-    rows = [*_findings(findings, from_time, to_time), *map(_shared, shared)]
+        within = Span(from_time, to_time)
+        unbilled = list(never_billed(catalog, timeline, warehouse, tenant, within, customer))
+    rows = [
+        *_findings(findings, from_time, to_time),
+        *map(_shared, shared),
+        *map(_unbilled, unbilled),
+    ]
     if not rows:
-        notice("usage is what the raw events say, and nothing is open or dirty")
-    _show(rows, FINDING, form, "nothing found", right=("stored", "raw"))
+        notice("usage is what the raw events say, nothing is open or dirty, and all is billed")
+    _show(rows, FINDING, form, "nothing found", right=("stored", "raw", "events"))
 
 
 def _findings(findings: Findings, start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
@@ -248,6 +269,26 @@ def _shared(row: dict[str, Any]) -> dict[str, Any]:
         "start": row["first"],
         "end": row["last"],
         "detail": f"event_id {row['event_id']!r} is also an event of {', '.join(row['others'])}",
+    }
+
+
+def _unbilled(found: NeverBilled) -> dict[str, Any]:
+    detail = _NEVER_BILLED[found.reason]
+    if found.named:
+        shown = ", ".join(map(repr, found.named[:_NAMES_SHOWN]))
+        more = len(found.named) - _NAMES_SHOWN
+        detail += f"; events name {shown}" + (f" and {more} more" if more > 0 else "")
+    return {
+        "finding": "never_billed",
+        "customer": found.customer,
+        "subscription": found.subscription,
+        "meter": found.meter,
+        "start": format_instant(found.start),
+        "end": format_instant(found.end),
+        "stored": None if found.value is None else plain(found.value),
+        "events": found.events,
+        "reason": found.reason,
+        "detail": detail,
     }
 
 

@@ -16,8 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from meters.errors import WarehouseError
+from meters.periods import Span
 from meters.scalars import parse_json
 from warehouse.client import Warehouse
 from warehouse.invoice_columns import TABLES, Document, Rows
@@ -44,6 +46,26 @@ _LINES = """
 SELECT * FROM invoice_lines FINAL WHERE tenant_id = {tenant:String}
     AND invoice_id IN (SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)')))
 ORDER BY invoice_id, position
+"""
+
+_FINAL_SERVICE = """
+SELECT i.external_customer_id AS customer, l.external_subscription_id AS subscription,
+    toString(l.meter) AS line_meter, l.service_start AS start, l.service_end AS end
+FROM (
+    SELECT invoice_id, external_subscription_id, meter, service_start, service_end
+    FROM invoice_lines FINAL
+    WHERE tenant_id = {tenant:String} AND meter != ''
+        AND service_start IS NOT NULL AND service_end IS NOT NULL
+        AND external_subscription_id IN (
+            SELECT arrayJoin(JSONExtract({ids:String}, 'Array(String)'))
+        )
+) AS l
+INNER JOIN (
+    SELECT invoice_id, external_customer_id FROM invoices FINAL
+    WHERE tenant_id = {tenant:String} AND status = 'finalized'
+) AS i ON l.invoice_id = i.invoice_id
+GROUP BY customer, subscription, line_meter, start, end
+ORDER BY customer, subscription, line_meter, start, end
 """
 
 _FILTERS = {
@@ -215,6 +237,21 @@ def invoice_lines(
     for piece in chunks(sorted(set(invoice_ids)), warehouse.parameter_bytes):
         rows += warehouse.query_rows(_LINES, {"tenant": tenant, "ids": json_list(piece)})
     return rows
+
+
+def final_service(
+    warehouse: Warehouse, tenant: str, subscriptions: Sequence[str]
+) -> dict[tuple[str, str, str], list[Span]]:
+    """The spans that lines of finalized invoices are for, by customer, subscription and meter."""
+    found: dict[tuple[str, str, str], list[Span]] = {}
+    for piece in chunks(sorted(set(subscriptions)), warehouse.parameter_bytes):
+        rows: list[dict[str, Any]] = warehouse.query_rows(
+            _FINAL_SERVICE, {"tenant": tenant, "ids": json_list(piece)}
+        )
+        for row in rows:
+            key = row["customer"], row["subscription"], row["line_meter"]
+            found.setdefault(key, []).append(Span(row["start"], row["end"]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ _WITHIN = """
 """
 
 _COUNTED = "AND meter IN (SELECT arrayJoin(JSONExtract({counted:String}, 'Array(String)')))"
+_ASKED = "AND meter IN (SELECT arrayJoin(JSONExtract({meters:String}, 'Array(String)')))"
 
 
 def _winners(name: str, columns: str, and_meters: str = "") -> str:
@@ -135,6 +136,14 @@ WHERE meter IN (SELECT arrayJoin(JSONExtract({{meters:String}}, 'Array(String)')
 ORDER BY span, meter, group_key, bucket_start
 """
 
+_EXTENTS = f"""
+WITH {_SPANS}, {_winners("winners", f"{KEY}, bucket_end, events", _ASKED)}
+SELECT span, meter, min(bucket_start) AS first, max(bucket_end) AS last, sum(events) AS events
+FROM winners
+GROUP BY span, meter
+ORDER BY span, meter
+"""
+
 _VALUES = f"""
 WITH {_WINNERS}
 SELECT DISTINCT w.span AS span, w.meter AS meter, w.group_key AS group_key,
@@ -212,6 +221,18 @@ def bucket_usage(
     """
     given: dict[str, Value] = {"by_group": True, "meters": json_list(sorted(meters))}
     return _of_spans(warehouse, _BUCKETS, tenant, spans, given)
+
+
+def usage_extents(
+    warehouse: Warehouse, tenant: str, spans: Sequence[UsageSpan], meters: Sequence[str]
+) -> pa.Table:
+    """Where in each span there is usage of these meters, and of how many events.
+
+    Columns: `span`, `meter`, `first` (start of the first bucket), `last` (end of the last),
+    `events`, sorted by the first two. Spans and rows belong together as in `merged_usage`.
+    """
+    given: dict[str, Value] = {"by_group": False, "meters": json_list(sorted(meters))}
+    return _of_spans(warehouse, _EXTENTS, tenant, spans, given)
 
 
 def distinct_values(
