@@ -7,8 +7,9 @@ rate --> gate --> journal --> projections      (`runners.finalize`)
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, date, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,13 @@ from runners.commands import Url, check_names, open_warehouse, remember
 from runners.journals import JournalUrl, existing_journal, up_to_date
 from runners.output import Format
 from transforms.invoices import place
+from warehouse.client import Warehouse
 from warehouse.invoice_columns import TABLES
+from warehouse.invoices import count_drafts, drafts_before, withdraw
 
 Document = dict[str, Any]
+
+_WITHDRAWN_AT_ONCE = 1000
 
 
 def run_bill(
@@ -93,8 +98,10 @@ def each_bill(
 ) -> Iterator[Document]:
     """Drafts or previews of every period that ended, beside what is final, in a stable order.
 
-    All is written before the first one comes, and few are in memory.
+    All is written before the first one comes, and few are in memory. After the last one drafts
+    that no longer result are withdrawn.
     """
+    began = datetime.now(UTC)
     with open_warehouse(url) as warehouse:
         with existing_journal(journal, warehouse, tenant) as opened:
             if not preview:
@@ -113,7 +120,46 @@ def each_bill(
         )
         with warehouse.loading(*(() if preview else TABLES)):
             first = list(islice(found, 1))
-        yield from chain(first, found)
+        invoices: Iterator[Document] = chain(first, found)
+        if not preview:
+            invoices = withdrawing(
+                invoices, warehouse, tenant, catalog, as_of=as_of, customer=customer, began=began
+            )
+        yield from invoices
+
+
+def withdrawing(
+    invoices: Iterable[Document],
+    warehouse: Warehouse,
+    tenant: str,
+    catalog: Catalog,
+    *,
+    as_of: datetime,
+    customer: str | None,
+    began: datetime,
+) -> Iterator[Document]:
+    """All that is billed until `as_of`, passed on; then drafts that are not among it are withdrawn.
+
+    Of the customers of the catalog alone, or of the one that was billed. What somebody else has
+    written since this run `began` stays.
+    """
+    ids = array("q")
+    drafts = 0
+    for invoice in invoices:
+        ids.append(hash(invoice["invoice_id"]))
+        drafts += invoice["status"] in ("draft", "held")
+        yield invoice
+    if count_drafts(warehouse, tenant, as_of, customer) == drafts:
+        return
+    stored = drafts_before(warehouse, tenant, as_of, customer, began)
+    resulting = set(ids)
+    lost = [
+        invoice_id
+        for invoice_id, owner in stored.items()
+        if hash(invoice_id) not in resulting and owner in catalog.customers_by_id
+    ]
+    for start in range(0, len(lost), _WITHDRAWN_AT_ONCE):
+        withdraw(warehouse, tenant, lost[start : start + _WITHDRAWN_AT_ONCE])
 
 
 def rate(

@@ -84,9 +84,9 @@ def explain(
 @common
 @journal_option
 @click.option("--customer", help="Only this customer.")
-@click.option("--status", type=click.Choice(["draft", "held", "finalized", "void"]))
+@click.option("--status", type=click.Choice(["draft", "held", "finalized", "void", "withdrawn"]))
 def list_(clickhouse: str | None, journal: str | None, **options: Any) -> None:
-    """List stored invoices."""
+    """List stored invoices; drafts that no longer result only with --status withdrawn."""
     from runners.invoices import run_list
 
     del options["catalog"]

@@ -26,7 +26,7 @@ from meters.catalog import Catalog, Issuer
 from meters.errors import ConfigurationError, JournalError
 from meters.scalars import parse_json
 from meters.timeline import Timeline
-from runners.bills import Document, in_order, rate
+from runners.bills import Document, in_order, rate, withdrawing
 from runners.catalogs import timeline_for
 from runners.commands import Url, open_warehouse, remember
 from runners.gate import UsagePeriod, examine, reasons
@@ -86,6 +86,7 @@ def each_final(
     before the last one of an issuer.
     """
     rounds: list[IO[bytes]] = []
+    began = datetime.now(UTC)
     with (
         contextlib.ExitStack() as files,
         open_warehouse(url) as warehouse,
@@ -129,7 +130,15 @@ def each_final(
                     chosen += stale
                     file.writelines(_ENCODER.encode(each) + b"\n" for each in in_order(made))
                 project(journal, warehouse, tenant)
-        yield from heapq.merge(*map(_read, rounds), key=place)
+        yield from withdrawing(
+            heapq.merge(*map(_read, rounds), key=place),
+            warehouse,
+            tenant,
+            catalog,
+            as_of=as_of,
+            customer=customer,
+            began=began,
+        )
 
 
 def _together(rated: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -143,7 +143,7 @@ def run_list(
     """Stored invoices, one row each: those of the journal as it has them, and drafts."""
     with stored(url, journal, tenant) as (warehouse, opened):
         kept = [] if opened is None else opened.documents(tenant, customer=customer)
-        drafts = list_invoices(warehouse, tenant, customer=customer)
+        drafts = list_invoices(warehouse, tenant, customer=customer, status=status)
     ids = {each["invoice_id"] for each in kept}
     invoices: list[Document] = [*kept, *(each for each in drafts if each["invoice_id"] not in ids)]
     rows = [

@@ -43,7 +43,10 @@ def invoices(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
-    """Stored invoices without their lines, the period that ended last before the others."""
+    """Stored invoices without their lines, the period that ended last before the others.
+
+    Drafts that no longer result come only with the status `withdrawn`.
+    """
     headers, following = invoice_page(
         read.warehouse,
         read.tenant,

@@ -72,6 +72,7 @@ FROM (
 INNER JOIN (
     SELECT invoice_id, status, external_customer_id FROM invoices FINAL
     WHERE tenant_id = {tenant:String} AND external_customer_id = {customer:String}
+        AND status != 'withdrawn'
 ) AS i USING (invoice_id)
 ORDER BY invoice_id, l.position
 """

@@ -25,7 +25,9 @@ from warehouse.client import Warehouse
 from warehouse.invoice_columns import TABLES, Document, Rows
 from warehouse.parameters import Value, chunks, json_list
 
-REPLACEABLE = ("draft", "held")
+WITHDRAWN = "withdrawn"
+"""A draft that no longer results from catalog and usage; lists leave it out unless asked."""
+REPLACEABLE = ("draft", "held", WITHDRAWN)
 """States in which an invoice may be written anew; others never change."""
 
 FINAL_REVISION = 1 << 62
@@ -74,6 +76,19 @@ _FILTERS = {
     "status": "status = {status:String}",
     "ending_by": "period_end <= {ending_by:DateTime64(6, 'UTC')}",
 }
+
+_DRAFTS = """
+FROM invoices FINAL
+WHERE tenant_id = {tenant:String} AND status IN ('draft', 'held')
+    AND billing_date <= {by:DateTime64(6, 'UTC')}
+    AND ({customer:Nullable(String)} IS NULL
+        OR external_customer_id = {customer:Nullable(String)})
+"""
+_COUNTED = f"SELECT count() AS drafts {_DRAFTS}"
+_OLDER = f"""
+SELECT invoice_id, external_customer_id AS customer {_DRAFTS} AND revision < {{before:UInt64}}
+ORDER BY invoice_id
+"""
 
 _BEHIND = """
 (negate(toUnixTimestamp64Micro(period_end)), invoice_id) > (
@@ -159,6 +174,31 @@ def _write(
         warehouse.insert(table, columns)
 
 
+def count_drafts(warehouse: Warehouse, tenant: str, by: datetime, customer: str | None) -> int:
+    """How many drafts and held invoices with a billing date until `by` are stored."""
+    given: dict[str, Value] = {"tenant": tenant, "by": by, "customer": customer}
+    return int(str(warehouse.query_rows(_COUNTED, given)[0]["drafts"]))
+
+
+def drafts_before(
+    warehouse: Warehouse, tenant: str, by: datetime, customer: str | None, before: datetime
+) -> dict[str, str]:
+    """Those of `count_drafts` that were written before an instant: their customers by id."""
+    given: dict[str, Value] = {"tenant": tenant, "by": by, "customer": customer}
+    rows = warehouse.query_rows(_OLDER, {**given, "before": _microseconds(before)})
+    return {str(row["invoice_id"]): str(row["customer"]) for row in rows}
+
+
+def withdraw(warehouse: Warehouse, tenant: str, invoice_ids: Sequence[str]) -> list[str]:
+    """Marks drafts as withdrawn; returns the ids of those that were none before."""
+    found = read_invoices(warehouse, tenant, invoice_ids).values()
+    return write_invoices(
+        warehouse,
+        tenant,
+        [{**document, "status": WITHDRAWN, "hold_reason": None} for document in found],
+    )
+
+
 def read_invoices(
     warehouse: Warehouse, tenant: str, invoice_ids: Sequence[str]
 ) -> dict[str, dict[str, object]]:
@@ -176,19 +216,16 @@ def list_invoices(
     status: str | None = None,
     ending_by: datetime | None = None,
 ) -> list[dict[str, object]]:
-    """Stored documents by customer, period and id; `ending_by` bounds `period_end`."""
-    given: dict[str, Value] = {
-        "customer": customer,
-        "subscription": subscription,
-        "status": status,
-        "ending_by": ending_by,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    where = " AND ".join(["tenant_id = {tenant:String}", *(_FILTERS[name] for name in chosen)])
+    """Stored documents by customer, period and id; `ending_by` bounds `period_end`.
+
+    Those of any `status` but withdrawn ones, or of this one.
+    """
+    chosen, conditions = _choice(tenant, customer, subscription, status, ending_by)
+    where = " AND ".join(conditions)
     rows = warehouse.query_rows(
         f"SELECT document FROM invoices FINAL WHERE {where} "
         "ORDER BY external_customer_id, period_start, period_end, currency, invoice_id",
-        {"tenant": tenant, **chosen},
+        chosen,
     )
     return [_parsed(str(row["document"])) for row in rows]
 
@@ -207,26 +244,41 @@ def invoice_page(
     """At most `limit` stored documents behind the invoice `after`, and where to go on.
 
     Those whose period ends last come first, then by id. What is written between two pages
-    moves none of the others. An `after` that is not stored gives nothing.
+    moves none of the others. An `after` that is not stored gives nothing. `status` as in
+    `list_invoices`.
     """
-    given: dict[str, Value] = {
-        "customer": customer,
-        "subscription": subscription,
-        "status": status,
-        "ending_by": ending_by,
-    }
-    chosen = {name: value for name, value in given.items() if value is not None}
-    where = ["tenant_id = {tenant:String}", *(_FILTERS[name] for name in chosen)]
+    chosen, where = _choice(tenant, customer, subscription, status, ending_by)
     if after is not None:
         where.append(_BEHIND)
         chosen["after"] = after
     rows = warehouse.query_rows(
         f"SELECT invoice_id, document FROM invoices FINAL WHERE {' AND '.join(where)} "
         "ORDER BY period_end DESC, invoice_id LIMIT {limit:UInt32}",
-        {"tenant": tenant, "limit": limit + 1, **chosen},
+        {**chosen, "limit": limit + 1},
     )
     found = [_parsed(str(row["document"])) for row in rows[:limit]]
     return found, str(rows[limit - 1]["invoice_id"]) if len(rows) > limit else None
+
+
+def _choice(
+    tenant: str,
+    customer: str | None,
+    subscription: str | None,
+    status: str | None,
+    ending_by: datetime | None,
+) -> tuple[dict[str, Value], list[str]]:
+    """The parameters and conditions of a list."""
+    given: dict[str, Value] = {
+        "customer": customer,
+        "subscription": subscription,
+        "status": status,
+        "ending_by": ending_by,
+    }
+    names = [name for name, value in given.items() if value is not None]
+    where = ["tenant_id = {tenant:String}", *(_FILTERS[name] for name in names)]
+    if status is None:
+        where.append(f"status != '{WITHDRAWN}'")
+    return {"tenant": tenant, **{name: given[name] for name in names}}, where
 
 
 def invoice_lines(
