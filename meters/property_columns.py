@@ -70,7 +70,7 @@ class PropertyColumns:
             if rows and self._names:
                 parts.append(_END.join(chain.from_iterable(map(astuple, rows))))
         width = len(self._names)
-        every = _cut(parts, (len(texts) - len(bad)) * width)
+        every = _cut(parts)
         return {name: every.gather_every(width, i) for i, name in enumerate(self._names)}, bad
 
     def _parse(self, texts: list[bytes], start: int, bad: dict[int, str]) -> list[msgspec.Struct]:
@@ -87,18 +87,14 @@ class PropertyColumns:
                 return rows
 
 
-def _cut(parts: list[bytes], size: int) -> pl.Series:
+def _cut(parts: list[bytes]) -> pl.Series:
     """The texts that `_END` parts, as strings: joining avoids a Python string for each."""
     if not parts:
         return pl.Series(dtype=pl.String)
-    joined = _END.join(parts) + _END
-    ends = np.flatnonzero(np.frombuffer(joined, dtype=np.uint8) == ord(_END))
-    offsets = np.zeros(size + 1, dtype=np.int64)
-    offsets[1:] = ends - np.arange(size)
-    lines = pa.LargeStringArray.from_buffers(
-        size, pa.py_buffer(offsets), pa.py_buffer(joined.replace(_END, b""))
-    )
-    return pl.Series(pl.from_arrow(lines))
+    joined = _END.join(parts)
+    ends = pa.py_buffer(np.array([0, len(joined)], dtype=np.int64))
+    line = pa.LargeStringArray.from_buffers(1, ends, pa.py_buffer(joined))
+    return pl.Series(pl.from_arrow(line)).str.split(_END.decode()).explode()
 
 
 def number_column(raw: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import apache_beam as beam
 import polars as pl
@@ -19,7 +21,11 @@ from transforms.counts import Counts
 from warehouse.client import Warehouse
 from warehouse.writes import insert_usage, insert_usage_values
 
-INSERT_ROWS = 500_000
+GATHERED_ROWS = 500_000
+"""Rows that are written at a time."""
+
+INSERT_ROWS = 250_000
+"""Rows of one insert; two run side by side, as each keeps about one processor busy."""
 
 
 class CountRows(beam.DoFn):  # type: ignore[misc]
@@ -67,7 +73,7 @@ class WriteFirstRevision(beam.DoFn):  # type: ignore[misc]
         """Gather rows, so that many small families make few inserts."""
         rows, values = usage_rows(self._measurement, cells)
         self._waiting.append((first_revision(rows), first_revision(values)))
-        if sum(rows.height + values.height for rows, values in self._waiting) >= INSERT_ROWS:
+        if sum(rows.height + values.height for rows, values in self._waiting) >= GATHERED_ROWS:
             self._flush()
 
     def _flush(self) -> None:
@@ -81,7 +87,7 @@ def write_usage(
     warehouse: Warehouse, tenant: str, rows: pl.DataFrame, values: pl.DataFrame
 ) -> None:
     """Values first: a usage row never stands without them."""
-    for part in values.iter_slices(INSERT_ROWS):
-        insert_usage_values(warehouse, tenant, part.to_arrow())
-    for part in rows.iter_slices(INSERT_ROWS):
-        insert_usage(warehouse, tenant, part.to_arrow())
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        for insert, frame in ((insert_usage_values, values), (insert_usage, rows)):
+            parts = [part.to_arrow() for part in frame.iter_slices(INSERT_ROWS)]
+            list(threads.map(partial(insert, warehouse, tenant), parts))

@@ -44,6 +44,9 @@ _ENGINE_SETTINGS = {
     "output_format_arrow_string_as_string": "1",
 }
 
+# The Bloom filters of `events`.
+_UNINDEXED = "exclude_materialize_skip_indexes_on_insert = 'by_identity,by_event_id'"
+
 # ClickHouse slows inserts down from 1000 parts in a partition on.
 _MOST_UNMERGED_INSERTS = 400
 
@@ -88,16 +91,19 @@ class EmbeddedEngine:
         if rows.num_rows == 0:
             return
         columns = ", ".join(quoted(name) for name in rows.column_names)
-        sql = f"INSERT INTO {quoted(table)} ({columns}) SELECT {columns} FROM Python(rows)"
+        owner = self._owner()
+        loading = f" SETTINGS {_UNINDEXED}" if table in owner.paused else ""
+        sql = f"INSERT INTO {quoted(table)} ({columns}){loading} SELECT {columns} FROM Python(rows)"
         with self._connection() as connection:
             connection.query(sql, "Arrow")
-        if self._owner().count_insert(table):
+        if owner.count_insert(table):
             self.resume_merges([table])
 
     def pause_merges(self, tables: Sequence[str]) -> None:
         """Leaves new parts of these tables apart, for as long as they are few.
 
-        While a load lasts, merging costs as much as inserting does.
+        While a load lasts, merging costs as much as inserting does. Bloom filters are left to
+        merges too: until then a search by an id reads the ids of such a part.
         """
         for table in tables:
             self.command(f"SYSTEM STOP MERGES {quoted(table)}", {})

@@ -251,3 +251,30 @@ def test_paused_merges_resume_before_parts_pile_up(tmp_path: Path) -> None:
         print(sorted(shared.paused))
     """
     assert run(script, tmp_path).splitlines() == ["['audit_log']"] * 4 + ["[]"] * 4
+
+
+def test_what_is_loaded_gets_its_bloom_filters_when_it_is_merged(tmp_path: Path) -> None:
+    script = """
+    from tests.warehouse.rows import event, events
+    from warehouse.writes import insert_events
+    def show():
+        sizes = warehouse.query_rows(
+            "SELECT name, toInt64(sum(data_uncompressed_bytes)) > 0 AS built "
+            "FROM system.data_skipping_indices WHERE table = 'events' GROUP BY name ORDER BY name"
+        )
+        print([row["name"] for row in sizes if row["built"]])
+    with Warehouse.connect("chdb://" + sys.argv[1]) as warehouse:
+        with warehouse.loading("events"):
+            for step in range(2):
+                insert_events(warehouse, events([event("t", f"e{step}")]))
+            show()
+            found = warehouse.query_rows("SELECT event_id FROM events WHERE event_id = 'e1'")
+            print([row["event_id"] for row in found])
+        warehouse.command("OPTIMIZE TABLE events FINAL", {})
+        show()
+    """
+    assert run(script, tmp_path).splitlines() == [
+        "['by_time']",
+        "['e1']",
+        "['by_event_id', 'by_identity', 'by_time']",
+    ]
