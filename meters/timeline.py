@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +95,9 @@ class Timeline:
 
     def __reduce__(self) -> tuple[Callable[..., Timeline], tuple[tuple[int, bytes], ...]]:
         """Every step of a pipeline carries a timeline: a process prepares it once."""
-        return _unpickled, tuple((at, catalog.pickled) for at, catalog in self.entries)
+        entries = tuple((at, catalog.pickled) for at, catalog in self.entries)
+        _prepared.setdefault(entries, self)
+        return _unpickled, entries
 
     def with_last(self, catalog: Catalog) -> Catalog:
         """All that any of the catalogs has; of what several have, that of `catalog`."""
@@ -189,6 +191,13 @@ def owners(tenant: str, customers: pa.ChunkedArray) -> pl.Series:
     return pl.Series("owner", np.array(hashes, dtype=np.uint64)[codes])
 
 
-@lru_cache(maxsize=4)
+_prepared: WeakValueDictionary[tuple[tuple[int, bytes], ...], Timeline] = WeakValueDictionary()
+"""The timelines of this process, by what they are pickled as."""
+
+
 def _unpickled(*entries: tuple[int, bytes]) -> Timeline:
-    return Timeline([(at, catalog_of(content)) for at, content in entries])
+    found = _prepared.get(entries)
+    if found is None:
+        found = Timeline([(at, catalog_of(content)) for at, content in entries])
+        _prepared[entries] = found
+    return found
