@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import chain
 
-import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -30,7 +29,7 @@ from meters.event import (
     content_seeds,
     hash128,
 )
-from meters.scalars import is_json
+from meters.quarantine import ORIGIN, Refusal, Texts, quarantine, shown
 from meters.texts import one_chunk, pieces
 from meters.zones import microseconds
 
@@ -89,10 +88,11 @@ def refusals(raw: pa.Table) -> dict[int, Rejected]:
         return {}
     code = pl.coalesce(pl.when(broken).then(pl.lit(label)) for label, broken in rules)
     codes = frame.filter(refused).select(code).to_series().to_list()
-    rows = raw.filter(refused.to_arrow()).to_pylist()
-    places = refused.arg_true().to_list()
+    texts = shown(raw.filter(refused.to_arrow()))
+    rows = refused.arg_true().to_list()
     return {
-        place: _rejected(row, code) for place, row, code in zip(places, rows, codes, strict=True)
+        row: _rejected(texts, place, code)
+        for place, (row, code) in enumerate(zip(rows, codes, strict=True))
     }
 
 
@@ -193,38 +193,16 @@ def _seeds(raw: pa.Table, at: pl.Series) -> Uint64s:
 def _quarantine(
     raw: pa.Table, codes: list[str], tenant: str, origins: pa.Array, rows: pa.Array, mask: pa.Array
 ) -> pa.Table:
-    entries = [
-        _entry(row, number, code, tenant, origin)
-        for row, number, code, origin in zip(
-            raw.filter(mask).to_pylist(),
-            rows.filter(mask).to_pylist(),
-            codes,
-            origins.filter(mask).to_pylist(),
-            strict=True,
-        )
+    texts = shown(raw.filter(mask))
+    refusals = [
+        Refusal.of(place, _rejected(texts, place, code)) for place, code in enumerate(codes)
     ]
-    return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
+    tenants = pa.repeat(pa.scalar(tenant, pa.string()), len(codes))
+    events = pa.table([tenants, origins.filter(mask), rows.filter(mask)], names=ORIGIN)
+    return quarantine(events, texts, refusals)
 
 
-def _entry(
-    row: dict[str, object], number: int, code: str, tenant: str, origin: str
-) -> dict[str, object]:
-    rejected = _rejected(row, code)
-    return {
-        "tenant_id": tenant,
-        "origin": origin,
-        "origin_row": number,
-        "reason": rejected.reason,
-        "meter": "",
-        "field": rejected.field,
-        "detail": rejected.detail,
-        "event_id": row["event_id"] or "",
-        "external_customer_id": row["external_customer_id"] or "",
-        "payload": payload(row),
-    }
-
-
-def _rejected(row: dict[str, object], code: str) -> Rejected:
+def _rejected(texts: Texts, place: int, code: str) -> Rejected:
     field, reason = code.split("|")
     expected = {
         "missing_field": "present",
@@ -233,26 +211,4 @@ def _rejected(row: dict[str, object], code: str) -> Rejected:
         "invalid_timestamp": timestamps.EXPECTED,
         "timestamp_out_of_range": _RANGE,
     }[reason]
-    return Rejected(reason, field, _shown(row[field]), expected)
-
-
-def _shown(value: object) -> object:
-    isoformat = getattr(value, "isoformat", None)
-    return isoformat() if isoformat else value
-
-
-def payload(row: dict[str, object]) -> str:
-    """The event as one line of JSON, as a replay would read it; nulls are left out.
-
-    Properties keep their own text; where that is no JSON it stands as a string, so that
-    nothing of it is lost.
-    """
-    fields: dict[str, object] = {
-        name: value if isinstance(value, str) else str(_shown(value))
-        for name, value in row.items()
-        if value is not None
-    }
-    properties = fields.get("properties")
-    if isinstance(properties, str) and is_json(properties):
-        fields["properties"] = msgspec.Raw(properties.encode())
-    return msgspec.json.encode(fields).decode()
+    return Rejected(reason, field, texts[field][place], expected)

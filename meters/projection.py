@@ -18,8 +18,10 @@ missing or JSON null) or `h:<name>` (hash of the scalar). Expressions fill
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -27,20 +29,20 @@ import pyarrow as pa
 
 from meters.aggregators import NUMBER
 from meters.catalog import Catalog, Kind, Meter
-from meters.decode import payload
 from meters.errors import Rejected
 from meters.event import QUARANTINE_SCHEMA, hash128
 from meters.expressions import Expression
+from meters.mapping import FIELDS
 from meters.numbers import parse_number
 from meters.property_columns import (
     NO_SCALAR,
     PropertyColumns,
     canonical_column,
-    canonical_or_mark,
     hash_column,
     number_column,
     parse_raw_number,
 )
+from meters.quarantine import ORIGIN, Refusal, quarantine, shown
 from meters.scalars import canonical_scalar, parse_json
 from meters.texts import one_chunk
 
@@ -48,9 +50,7 @@ WITH_ID: frozenset[Kind] = frozenset(("latest", "weighted_readings", "active_cou
 """Kinds of meters for which the id of an event decides between equal times."""
 
 OPERATIONS = ("add", "remove")
-_KEPT = ("tenant_id", "origin", "origin_row", "event_id", "external_customer_id")
-_HIDDEN = frozenset(("tenant_id", "origin", "origin_row", "identity_hash", "content_hash"))
-"""What a refused event shows beside its payload, and what is no part of that."""
+_KNOWN_OPERATIONS = [canonical_scalar(name) for name in OPERATIONS]
 
 NOT_SCALAR = "a string, a number, true, false or null"
 
@@ -122,7 +122,23 @@ class Projection:
             ]
             for name in self._columns["n"]
         }
+        self._suspect = self._suspects()
+        self._hits = [
+            (applies(meter, self._names) & ~counts(meter)).alias(meter.id)
+            for meter in self.catalog.meters
+        ]
         self._with_id = any(meter.kind in WITH_ID for meter in self.catalog.meters)
+
+    def _suspects(self) -> pl.Expr:
+        """Whether a slim row may be refused for a meter: cheap, as it is asked of all rows."""
+        of_names: dict[str, list[Meter]] = {}
+        for meter in self.catalog.meters:
+            of_names.setdefault(meter.event_name, []).append(meter)
+        found = [
+            (pl.col("event_name") == self._names[name]) & _any(misfits(meters))
+            for name, meters in of_names.items()
+        ]
+        return pl.col("customer").is_not_null() & _any(found)
 
     def __getstate__(self) -> Catalog:
         return self.catalog
@@ -168,12 +184,15 @@ class Projection:
         return int(event_name.gather(rows).is_in(self._numbers[name]).sum())
 
     def _broken(self, events: pa.Table, bad: dict[int, str]) -> pa.Table:
-        entries = []
-        rows = events.take(pa.array(bad, pa.int64())).to_pylist()
-        for row, cause in zip(rows, bad.values(), strict=True):
-            error = Rejected("invalid_json", "properties", row["properties"], "a JSON object")
-            entries.append(_entry(row, error.reason, "", "properties", f"{error.detail}: {cause}"))
-        return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
+        found = _picked(events, pa.array(bad, pa.int64()))
+        texts = shown(found)
+        refusals = []
+        for place, (text, cause) in enumerate(zip(texts["properties"], bad.values(), strict=True)):
+            error = Rejected("invalid_json", "properties", text, "a JSON object")
+            refusals.append(
+                Refusal(place, "", error.reason, error.field, f"{error.detail}: {cause}")
+            )
+        return quarantine(found, texts, refusals)
 
     def _identity(self, events: pa.Table) -> list[pl.Series]:
         frame = pl.DataFrame(
@@ -236,29 +255,41 @@ class Projection:
         raws: dict[str, pl.Series],
         failures: dict[str, dict[int, Rejected]],
     ) -> pa.Table:
-        hits = slim.select(
-            (applies(meter, self._names) & ~counts(meter) & pl.col("customer").is_not_null()).alias(
-                meter.id
-            )
-            for meter in self.catalog.meters
-        )
-        if not hits.width:
+        found = slim.select(self._suspect.arg_true()).to_series()
+        if found.is_empty():
             return QUARANTINE_SCHEMA.empty_table()
-        found = hits.select(pl.any_horizontal(pl.all()).arg_true()).to_series()
-        rows = dict(zip(found, events.take(found.to_arrow()).to_pylist(), strict=True))
-        entries = []
+        suspects = slim[found]
+        hits = suspects.select(self._hits)
+        values = _Values(
+            sent={name: texts.gather(found).to_list() for name, texts in raws.items()},
+            scalars={name: suspects[f"j:{name}"].to_list() for name in self._columns["j"]},
+        )
+        rows = found.to_list()
+        refusals = []
         for meter in self.catalog.meters:
-            for index in hits[meter.id].arg_true():
+            failed = failures.get(meter.id, {})
+            for place in hits[meter.id].arg_true().to_list():
                 error = (
-                    _wrong_group(meter, raws, index)
-                    or _wrong_operation(meter, raws, index)
-                    or failures.get(meter.id, {}).get(index)
-                    or _wrong_value(meter, raws, index)
+                    _wrong_group(meter, values, place)
+                    or _wrong_operation(meter, values, place)
+                    or failed.get(rows[place])
+                    or _wrong_value(meter, values, place)
                 )
-                entries.append(
-                    _entry(rows[index], error.reason, meter.id, error.field, error.detail)
-                )
-        return pa.Table.from_pylist(entries, QUARANTINE_SCHEMA)
+                refusals.append(Refusal.of(place, error, meter.id))
+        refused = _picked(events, found.to_arrow())
+        return quarantine(refused, shown(refused), refusals)
+
+
+class _Values(NamedTuple):
+    """The properties of some events by name: the JSON that was sent, and its scalars."""
+
+    sent: dict[str, list[str]]
+    scalars: dict[str, list[str | None]]
+
+
+def _picked(events: pa.Table, rows: pa.Array) -> pa.Table:
+    """What quarantine shows of some events."""
+    return events.select([*ORIGIN, *FIELDS]).take(rows)
 
 
 def event_names(catalog: Catalog) -> list[str]:
@@ -280,11 +311,23 @@ def applies(meter: Meter, names: dict[str, int]) -> pl.Expr:
 
 def counts(meter: Meter) -> pl.Expr:
     """Whether a slim row that `applies` has a value and group values that are scalars."""
-    column = value_column(meter)
-    fit = pl.lit(True) if column is None else pl.col(column).is_not_null()
-    for name in meter.group_by:
-        fit &= (pl.col(f"j:{name}") != NO_SCALAR).fill_null(True)
-    return fit & known_operation(meter)
+    return ~_any(misfits([meter]))
+
+
+def misfits(meters: Iterable[Meter]) -> list[pl.Expr]:
+    """What keeps slim rows from counting for some of the meters, each condition once."""
+    meters = list(meters)
+    values = {value_column(meter) for meter in meters}
+    groups = {name for meter in meters for name in meter.group_by}
+    return [
+        *(pl.col(name).is_null() for name in values if name is not None),
+        *(pl.col(f"j:{name}").eq_missing(NO_SCALAR) for name in groups),
+        *(~known_operation(meter) for meter in meters if meter.operation_property is not None),
+    ]
+
+
+def _any(conditions: list[pl.Expr]) -> pl.Expr:
+    return pl.any_horizontal(conditions) if conditions else pl.lit(False)
 
 
 def known_operation(meter: Meter) -> pl.Expr:
@@ -292,7 +335,7 @@ def known_operation(meter: Meter) -> pl.Expr:
     operation = operation_column(meter)
     if operation is None:
         return pl.lit(True)
-    return pl.col(operation).is_in([canonical_scalar(name) for name in OPERATIONS]).fill_null(True)
+    return pl.col(operation).is_in(_KNOWN_OPERATIONS).fill_null(True)
 
 
 def _number_result(result: object, meter: Meter) -> Decimal:
@@ -311,28 +354,24 @@ def _object(text: str, meter: Meter) -> dict[str, object]:
     return properties
 
 
-def _wrong_group(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected | None:
+def _wrong_group(meter: Meter, values: _Values, place: int) -> Rejected | None:
     for name in meter.group_by:
-        raw = raws[name][index]
-        if raw and canonical_or_mark(raw) == NO_SCALAR:
-            return Rejected("invalid_group", name, raw, NOT_SCALAR)
+        if values.scalars[name][place] == NO_SCALAR:
+            return Rejected("invalid_group", name, values.sent[name][place], NOT_SCALAR)
     return None
 
 
-def _wrong_operation(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected | None:
+def _wrong_operation(meter: Meter, values: _Values, place: int) -> Rejected | None:
     name = meter.operation_property
-    if name is None:
+    if name is None or values.scalars[name][place] in (None, *_KNOWN_OPERATIONS):
         return None
-    raw = raws[name][index]
-    known = [canonical_scalar(each) for each in OPERATIONS]
-    if not raw or canonical_or_mark(raw) in ("null", *known):
-        return None
-    return Rejected("invalid_operation", name, raw, " or ".join(OPERATIONS))
+    sent = values.sent[name][place]
+    return Rejected("invalid_operation", name, sent, " or ".join(OPERATIONS))
 
 
-def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Rejected:
+def _wrong_value(meter: Meter, values: _Values, place: int) -> Rejected:
     name = meter.property or ""
-    raw = raws[name][index]
+    raw = values.sent[name][place]
     if raw in ("", "null"):
         return Rejected("missing_property", name, raw or None, "present")
     if meter.aggregation == "unique_count":
@@ -342,14 +381,6 @@ def _wrong_value(meter: Meter, raws: dict[str, pl.Series], index: int) -> Reject
     except Rejected as error:
         return error
     raise AssertionError(f"{raw!r} is a number")
-
-
-def _entry(
-    row: dict[str, object], reason: str, meter: str, name: str, detail: str
-) -> dict[str, object]:
-    entry = {key: row[key] for key in _KEPT}
-    entry["payload"] = payload({key: value for key, value in row.items() if key not in _HIDDEN})
-    return {**entry, "reason": reason, "meter": meter, "field": name, "detail": detail}
 
 
 def index_of(texts: pl.Series, table: dict[str, int]) -> pl.Series:

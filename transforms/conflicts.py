@@ -13,9 +13,9 @@ import polars as pl
 import pyarrow as pa
 
 from meters.catalog import Catalog
-from meters.decode import payload
 from meters.deduplicate import Deduplicated, conflicts
-from meters.event import QUARANTINE_SCHEMA, content_prefix, is_receipt
+from meters.event import content_prefix, is_receipt
+from meters.quarantine import Refusal, quarantine, shown
 from meters.scalars import canonical_json, parse_json
 from meters.zones import microseconds
 from warehouse.affected import copies_of
@@ -27,17 +27,6 @@ Row = dict[str, Any]
 
 EVENT = ["external_customer_id", "identity", "identity_low"]
 """What names an event of a tenant among copies."""
-
-_SHOWN = (
-    "event_id",
-    "event_name",
-    "external_customer_id",
-    "external_subscription_id",
-    "timestamp",
-    "ingested_at",
-    "source",
-    "properties",
-)
 
 
 class Conflicts:
@@ -67,7 +56,8 @@ class Conflicts:
         if differing.is_empty():
             return differing
         identities = {_identity(row) for row in differing.iter_rows(named=True)}
-        copies: list[Row] = copies_of(self._warehouse, self._tenant, sorted(identities)).to_pylist()
+        stored = copies_of(self._warehouse, self._tenant, sorted(identities))
+        copies: list[Row] = stored.to_pylist()
         said = {row["content_hash"][:8]: _canonical(row) for row in copies}
         found = conflicts(differing, said, EVENT)
         # Other events may say the same, so the content alone names no copy.
@@ -75,13 +65,16 @@ class Conflicts:
             (*_identity(row), row["content"].to_bytes(8, "big"))
             for row in found.iter_rows(named=True)
         }
-        rows = [
-            _refused(row, self._tenant)
-            for row in copies
+        places = [
+            place
+            for place, row in enumerate(copies)
             if (row["external_customer_id"], row["identity_hash"], row["content_hash"][:8])
             in wanted
         ]
-        insert_quarantine(self._warehouse, pa.Table.from_pylist(rows, QUARANTINE_SCHEMA))
+        refused = stored.take(pa.array(places, pa.int64()))
+        texts = shown(refused)
+        refusals = [_refusal(*entry) for entry in enumerate(texts["event_id"])]
+        insert_quarantine(self._warehouse, quarantine(refused, texts, refusals))
         return found.drop("said")
 
 
@@ -119,17 +112,9 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _refused(row: Row, tenant: str) -> dict[str, object]:
-    return {
-        "tenant_id": tenant,
-        "origin": row["origin"],
-        "origin_row": row["origin_row"],
-        "reason": "conflict",
-        "meter": "",
-        "field": "event_id",
-        "detail": "event_id must be unique for its customer, or a copy must say the same "
-        f"(got {row['event_id']!r} again with other content)",
-        "event_id": row["event_id"],
-        "external_customer_id": row["external_customer_id"],
-        "payload": payload({name: row[name] for name in _SHOWN}),
-    }
+def _refusal(place: int, event_id: str | None) -> Refusal:
+    detail = (
+        "event_id must be unique for its customer, or a copy must say the same "
+        f"(got {event_id!r} again with other content)"
+    )
+    return Refusal(place, "", "conflict", "event_id", detail)

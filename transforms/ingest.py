@@ -14,7 +14,7 @@ Threads work ahead from one split into the next: a bundle waits for them once, a
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ from warehouse.writes import insert_events, insert_quarantine, insert_touched
 COUNTS = "counts"
 
 INSERT_ROWS = 250_000
-"""Rows gathered for one insert: few parts to merge, bounded memory."""
+"""Rows of a kind gathered for one insert: few parts to merge, bounded memory."""
 
 PREPARING = 2
 """Threads that decode and project; reading, Beam and the writer have their own."""
@@ -62,6 +62,19 @@ class _Prepared:
     events: pa.Table
     quarantine: pa.Table
     slim: list[Keyed]
+
+
+class _Gathered:
+    """Rows of one kind that wait for their insert."""
+
+    def __init__(self, insert: Callable[[pa.Table], None]) -> None:
+        self.insert = insert
+        self.tables: list[pa.Table] = []
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(table.num_rows for table in self.tables)
 
 
 @beam.typehints.with_output_types(tuple[int, tuple[int, int, bytes]])
@@ -109,8 +122,8 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         """Forget what a bundle that failed has left."""
         self._counts: Counter[str] = Counter()
         self._ahead: deque[Future[_Prepared]] = deque()
-        self._events: list[pa.Table] = []
-        self._refused: list[pa.Table] = []
+        self._events = _Gathered(self._insert_events)
+        self._refused = _Gathered(self._insert_refused)
 
     def process(self, split: FileSplit) -> Iterator[Keyed]:
         """Read one split; its last frames may come with those of later ones."""
@@ -124,20 +137,21 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
         while self._ahead:
             for keyed in self._take():
                 yield GlobalWindows.windowed_value(keyed)
-        self._flush()
+        self._flush(self._refused)
+        self._flush(self._events)
         self._writer.finish()
         yield TaggedOutput(COUNTS, GlobalWindows.windowed_value(dict(self._counts)))
 
     def _take(self) -> list[Keyed]:
-        """Count the batch that was begun first and gather it for the next insert."""
+        """Count the batch that was begun first and gather it for the next inserts."""
         part = self._ahead.popleft().result()
         self._counts.update({"read": part.read, "quarantined": part.refused, ROUNDED: part.rounded})
         progress.advance("read", part.read)
         progress.advance("quarantined", part.refused)
-        self._events.append(part.events)
-        self._refused.append(part.quarantine)
-        if sum(table.num_rows for table in (*self._events, *self._refused)) >= INSERT_ROWS:
-            self._flush()
+        for gathered, table in (self._refused, part.quarantine), (self._events, part.events):
+            gathered.tables.append(table)
+            if gathered.rows >= INSERT_ROWS:
+                self._flush(gathered)
         return part.slim
 
     def _prepare(self, batch: RawBatch) -> _Prepared:
@@ -172,20 +186,18 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             keep &= at < last
         return events.filter(pa.array(keep)).combine_chunks()
 
-    def _flush(self) -> None:
+    def _flush(self, gathered: _Gathered) -> None:
         """Write what is gathered, in the background."""
-        if not self._events:
-            return
-        events, refused = pa.concat_tables(self._events), pa.concat_tables(self._refused)
-        self._events, self._refused = [], []
+        if gathered.rows:
+            rows = pa.concat_tables(gathered.tables)
+            self._writer.submit(lambda: gathered.insert(rows))
+        gathered.tables.clear()
 
-        def write() -> None:
-            if refused.num_rows:
-                insert_quarantine(self._warehouse, refused)
-            if events.num_rows:
-                insert_events(self._warehouse, events)
-                if self._run_id is not None:
-                    insert_touched(self._warehouse, self._tenant, self._run_id, events)
-            progress.advance("stored", events.num_rows)
+    def _insert_refused(self, refused: pa.Table) -> None:
+        insert_quarantine(self._warehouse, refused)
 
-        self._writer.submit(write)
+    def _insert_events(self, events: pa.Table) -> None:
+        insert_events(self._warehouse, events)
+        if self._run_id is not None:
+            insert_touched(self._warehouse, self._tenant, self._run_id, events)
+        progress.advance("stored", events.num_rows)
