@@ -16,7 +16,7 @@ from tests.generators import Row, worlds
 from tests.meters.chain import Usage, catalog_of, event, meter, plain_usage
 from tests.oracle import Oracle
 from tests.pipelines.runs import Tenant
-from transforms import aggregate, frames, recompute
+from transforms import aggregate, frames, ingest, recompute
 
 NewTenant = Callable[[Catalog], Tenant]
 SEEDS = range(100, 104)
@@ -205,7 +205,12 @@ def test_from_and_to_select_by_timestamp_half_open(new_tenant: NewTenant) -> Non
     assert tenant.usage() == plain_usage(LATEST, events)
 
 
-def test_what_is_refused_is_in_quarantine_once_with_where_it_stood(new_tenant: NewTenant) -> None:
+@pytest.mark.parametrize("at_once", [1, 3, 250_000], ids=["all", "events", "none"])
+def test_what_is_refused_is_in_quarantine_once_with_where_it_stood(
+    new_tenant: NewTenant, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which rows are so many that they are written before the end of their bundle.
+    monkeypatch.setattr(ingest, "INSERT_ROWS", at_once)
     tenant = new_tenant(LATEST)
     file = tenant.file(
         [
