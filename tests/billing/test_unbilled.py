@@ -288,6 +288,12 @@ def reasons(
             id="a recurring meter is carried into a plan to come",
         ),
         pytest.param(
+            Owner("s", "acme", (Phase(0, FREE), Phase(800, CHARGED))),
+            "recurring",
+            [],
+            id="however late that plan is",
+        ),
+        pytest.param(
             Owner("s", "acme", (Phase(0, Pays("c", ((0, "unit"), (20, "")))),)),
             "plain",
             [(21, 70, "not_charged")],
@@ -306,6 +312,14 @@ def reasons(
 )
 def test_cases(mine: Owner, meter: str, expected: list[tuple[int, int, str]]) -> None:
     assert reasons(mine, meter=meter) == expected
+
+
+def test_a_charge_that_an_override_prices_by_event_carries_nothing() -> None:
+    made = catalog_of([S], [CHARGED], "recurring").model_dump(by_alias=True, exclude_none=True)
+    made["subscriptions"][0]["overrides"] = {"c": CHARGES["dynamic"]}
+    catalog = Catalog.model_validate(made)
+    gaps = Coverage(catalog).gaps("acme", "s", "recurring", Span(at(0), at(DAYS)))
+    assert [gap.reason for gap in gaps] == ["before_start", "after_end"]
 
 
 def test_usage_that_belongs_to_nobody() -> None:
