@@ -1,8 +1,8 @@
 """Batches as Beam elements, coded as Arrow IPC.
 
 Elements of the pipelines are whole frames, never single Python objects: coding,
-shuffling and combining cost a batch, not a row. Slim columns travel packed, as bytes,
-because packing is work for the threads that prepare them and not for Beam's own.
+shuffling and combining cost a batch, not a row. Slim columns of a stream travel packed,
+as bytes, because packing is work for the threads that prepare them and not for Beam's own.
 """
 
 from __future__ import annotations

@@ -9,15 +9,17 @@ own rows of everything else, so that a large shard is not read once for each pas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
-from meters.texts import compact
-from transforms.batches import unpack
+from transforms.narrow import narrow, widen
+from transforms.spill import Spill
 
 Frame = tuple[int, int, bytes]
-"""The rows of a packed frame, its slice (`WHOLE`: of all identities), and what it is
+"""The rows of a frame, its slice (`WHOLE`: of all identities), and what it is
 fetched by (`transforms.spill`)."""
 
 WHOLE = -1
@@ -26,19 +28,30 @@ SLICED_ROWS = 8_192
 """Frames with fewer rows than this are not worth cutting."""
 
 
-def cut(slim: pl.DataFrame, shards: int) -> Iterator[tuple[int, int, pl.DataFrame]]:
-    """(shard, slice, rows): by customer (an unknown one: by identity), so that copies meet."""
-    owner = pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity")) % shards
-    placed = slim.with_columns(owner.alias("place"))
-    sizes = placed["place"].value_counts()
-    large = sizes.filter(pl.col("count") >= SLICED_ROWS)["place"]
+def frames_of(slim: pl.DataFrame, shards: int, spill: Spill) -> list[tuple[int, Frame]]:
+    """The frames of a batch with their shards, put aside.
+
+    Cut by customer (an unknown one: by identity), so that copies meet.
+    """
+    if slim.is_empty():
+        return []
+    key = pl.coalesce(pl.col("customer").cast(pl.UInt64), pl.col("identity"))
+    low = pl.col("identity_low")
+    placed = slim.select(owner=(key % shards).cast(pl.Int64), slice=(low % SLICES).cast(pl.Int64))
+    owner = placed["owner"].to_numpy()
+    large = np.bincount(owner, minlength=shards) >= SLICED_ROWS
     # One number for shard and slice, 0 for all identities: each row is moved but once.
-    is_large = pl.col("place").is_in(large.implode())
-    part_slice = pl.when(is_large).then(pl.col("identity_low") % SLICES + 1).otherwise(0)
-    placed = placed.with_columns(pl.col("place") * (SLICES + 1) + part_slice)
-    for (place,), part in placed.partition_by("place", as_dict=True, include_key=False).items():
-        shard, number = divmod(int(place), SLICES + 1)
-        yield shard, number - 1 if number else WHOLE, part
+    places = owner * (SLICES + 1) + np.where(large[owner], placed["slice"].to_numpy() + 1, 0)
+    # Sorting small integers is counting them.
+    order = np.argsort(places.astype(np.uint16), kind="stable")
+    sizes = np.bincount(places)
+    used = np.flatnonzero(sizes).tolist()
+    rows = sizes[used].tolist()
+    tokens = spill.put(narrow(slim[order]), rows)
+    return [
+        (place // (SLICES + 1), (count, place % (SLICES + 1) - 1, token))
+        for place, count, token in zip(used, rows, tokens, strict=True)
+    ]
 
 
 def passes_for(frames: Iterable[Frame], rows_per_pass: int) -> int:
@@ -48,11 +61,10 @@ def passes_for(frames: Iterable[Frame], rows_per_pass: int) -> int:
 
 
 def read_pass(
-    frames: Iterable[Frame], number: int, passes: int, fetch: Callable[[bytes], bytes]
+    frames: Iterable[Frame], number: int, passes: int, fetch: Callable[[bytes], pa.Table]
 ) -> pl.DataFrame:
     """The rows of one pass: those whose identity, modulo `passes`, is `number`."""
-    mine = pl.col("identity_low") % passes == number
-    parts: list[pl.DataFrame] = []
+    parts: list[pa.Table] = []
     for _, part_slice, token in frames:
         if part_slice == WHOLE:
             inside = passes == 1
@@ -60,6 +72,9 @@ def read_pass(
             continue
         else:
             inside = passes <= SLICES
-        part = unpack(fetch(token))
-        parts.append(part if inside else compact(part.filter(mine)))
-    return pl.concat(parts, rechunk=False) if parts else pl.DataFrame()
+        part = fetch(token)
+        if not inside:
+            low = part.column("identity_low").to_numpy()
+            part = part.filter(pa.array(low % passes == number))
+        parts.append(part)
+    return widen(parts)

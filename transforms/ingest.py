@@ -30,10 +30,9 @@ from meters.timeline import Timeline
 from meters.versions import projection_of
 from transforms import progress
 from transforms.background import Background
-from transforms.batches import pack
 from transforms.connection import connect
 from transforms.counts import ROUNDED
-from transforms.frames import Frame, cut
+from transforms.frames import Frame, frames_of
 from transforms.raw import RawBatch, quarantined
 from transforms.sources import FileSplit, read_split
 from transforms.spill import IN_MEMORY, Spill
@@ -54,7 +53,7 @@ Keyed = tuple[int, Frame]
 
 @dataclass(frozen=True)
 class _Prepared:
-    """One batch, decoded: what is stored, what is refused and what goes on, packed."""
+    """One batch, decoded: what is stored, what is refused and what goes on."""
 
     read: int
     refused: int
@@ -168,10 +167,7 @@ class IngestSplits(beam.DoFn):  # type: ignore[misc]
             rounded=projected.rounded,
             events=projected.events,
             quarantine=pa.concat_tables([refused, projected.refused]),
-            slim=[
-                (shard, (part.height, part_slice, self._spill.put(pack(part))))
-                for shard, part_slice, part in cut(projected.slim, self._shards)
-            ],
+            slim=frames_of(projected.slim, self._shards, self._spill),
         )
 
     def _within(self, events: pa.Table) -> pa.Table:

@@ -1,20 +1,27 @@
-"""Where packed frames wait between two stages: with the runner, or in files.
+"""Where the rows of a batch wait between two stages: with the runner, or in a file.
 
-The DirectRunner keeps what is shuffled in memory, several times over. With a folder,
-frames wait there and only their names are shuffled; a runner that shuffles on disk by
-itself (Flink, Dataflow) is given the frames.
+The DirectRunner keeps what is shuffled in memory, several times over. With a folder, a
+batch waits there as one file, and only the places of its frames are shuffled. The file is
+not compressed: hashes and ids, which are most of it, would not get smaller. A runner that
+shuffles on disk by itself (Flink, Dataflow) is given the frames, compressed.
 """
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+
+import pyarrow as pa
+
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression=pa.Codec("lz4"), use_threads=False)
 
 
 @dataclass(frozen=True)
 class Spill:
-    """Puts packed frames aside in `folder`, which all workers see; None: nowhere.
+    """Puts batches aside in `folder`, which all workers see; None: nowhere.
 
     A bundle that is tried again leaves files that nobody refers to; the folder is
     removed as a whole after the run.
@@ -22,17 +29,32 @@ class Spill:
 
     folder: str | None = None
 
-    def put(self, packed: bytes) -> bytes:
-        """What to shuffle in place of `packed`."""
+    def put(self, batch: pa.Table, sizes: Sequence[int]) -> list[bytes]:
+        """What to shuffle in place of each frame of a batch; `sizes` has the rows of each."""
+        starts = accumulate(sizes, initial=0)
+        frames = [batch.slice(start, rows) for start, rows in zip(starts, sizes, strict=False)]
         if self.folder is None:
-            return packed
-        path = Path(self.folder) / uuid.uuid4().hex
-        path.write_bytes(packed)
-        return str(path).encode()
+            return [_packed(frame) for frame in frames]
+        path = str(Path(self.folder) / uuid.uuid4().hex)
+        with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            for frame in frames:
+                writer.write_table(frame)
+        return [f"{number} {path}".encode() for number in range(len(frames))]
 
-    def get(self, token: bytes) -> bytes:
-        """What was put."""
-        return token if self.folder is None else Path(token.decode()).read_bytes()
+    def get(self, token: bytes) -> pa.Table:
+        """The rows of a frame that was put."""
+        if self.folder is None:
+            return pa.ipc.open_stream(token).read_all()
+        number, path = token.decode().split(" ", 1)
+        with pa.OSFile(path) as file:
+            return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(int(number))])
+
+
+def _packed(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 IN_MEMORY = Spill()

@@ -28,10 +28,9 @@ from tests.meters.chain import (
 from tests.transforms.combining import assert_combines
 from transforms import aggregate, frames
 from transforms.aggregate import AggregateShard, MergeCells
-from transforms.batches import pack
-from transforms.frames import cut
+from transforms.frames import frames_of
 from transforms.ingest import COUNTS
-from transforms.spill import Spill
+from transforms.spill import IN_MEMORY, Spill
 from warehouse.client import Warehouse
 from warehouse.queries import quarantine_rows
 from warehouse.writes import insert_events
@@ -89,9 +88,7 @@ class Shard:
             renamed = events.set_column(column, "tenant_id", [[self.tenant] * len(batch)])
             insert_events(self.warehouse, renamed)
             slim = Projection(CATALOG).project(events).slim
-            packed += [
-                (part.height, part_slice, pack(part)) for _, part_slice, part in cut(slim, 1)
-            ]
+            packed += [frame for _, frame in frames_of(slim, 1, IN_MEMORY)]
         self.fn.start_bundle()
         given = [*self.fn.process((0, packed)), *map(unwindowed, self.fn.finish_bundle())]
         [counts] = [each for each in given if isinstance(each, TaggedOutput)]
