@@ -42,8 +42,9 @@ def frames_of(slim: pl.DataFrame, shards: int, spill: Spill) -> list[tuple[int, 
     large = np.bincount(owner, minlength=shards) >= SLICED_ROWS
     # One number for shard and slice, 0 for all identities: each row is moved but once.
     places = owner * (SLICES + 1) + np.where(large[owner], placed["slice"].to_numpy() + 1, 0)
-    # Sorting small integers is counting them.
-    order = np.argsort(places.astype(np.uint16), kind="stable")
+    # Integers of 16 bits are sorted by counting them.
+    small = np.min_scalar_type(shards * (SLICES + 1))
+    order = np.argsort(places.astype(small), kind="stable")
     sizes = np.bincount(places)
     used = np.flatnonzero(sizes).tolist()
     rows = sizes[used].tolist()
