@@ -30,7 +30,7 @@ from transforms import aggregate, frames
 from transforms.aggregate import AggregateShard, MergeCells
 from transforms.frames import frames_of
 from transforms.ingest import COUNTS
-from transforms.spill import IN_MEMORY, Spill
+from transforms.spill import IN_MEMORY
 from warehouse.client import Warehouse
 from warehouse.queries import quarantine_rows
 from warehouse.writes import insert_events
@@ -194,13 +194,6 @@ def test_a_shard_in_several_passes_gives_the_same_cells_and_counts(
     assert {key for key, _ in cells} == {(0, 0), (0, 1)}
     usage = as_usage(*stored(Measurement(CATALOG), [part for _, part in cells]))
     assert usage == plain_usage(CATALOG, events)
-
-
-def test_what_is_spilled_comes_back(tmp_path):
-    for spill in (Spill(), Spill(str(tmp_path))):
-        tokens = [spill.put(text) for text in (b"one", b"two")]
-        assert [spill.get(token) for token in tokens] == [b"one", b"two"]
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_frames_of_many_batches_are_one_shard(embedded, embedded_url, tenant):
