@@ -80,23 +80,23 @@ def _coded(column: pa.Array) -> pa.Array:
 
 def _wide(chunks: Sequence[pa.Array]) -> pl.Series:
     """All chunks of one column, those of one narrow type at a time."""
-    parts = [
-        _widened(pa.chunked_array(run)) for _, run in groupby(chunks, lambda chunk: chunk.type)
-    ]
-    return pl.concat(parts, rechunk=False)
+    runs = groupby(chunks, lambda chunk: chunk.type)
+    return pl.concat([_widened(pa.chunked_array(run)) for _, run in runs], rechunk=True)
 
 
 def _widened(column: pa.ChunkedArray) -> pl.Series:
+    """The column in one piece of its own: what it was read into can go."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         # Codes of several dictionaries may need more than the width of each.
         wide = column.cast(pa.dictionary(_WIDE_CODE, kind.value_type)).unify_dictionaries()
-        codes = pa.chunked_array([chunk.indices for chunk in wide.chunks])
+        codes = pa.chunked_array([chunk.indices for chunk in wide.chunks]).combine_chunks()
         texts = pl.Series(pl.from_arrow(wide.chunk(0).dictionary))
         return texts.gather(pl.Series(pl.from_arrow(codes)))
+    whole = column.combine_chunks()
     if kind in _CODES:
-        column = column.cast(_WIDE_CODE)
-    series = pl.Series(pl.from_arrow(column))
+        whole = whole.cast(_WIDE_CODE)
+    series = pl.Series(pl.from_arrow(whole))
     if pa.types.is_decimal(kind):
         return series.cast(pl.Decimal(_WIDE_DIGITS, kind.scale))
     return series
