@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
+import pyarrow as pa
 from apache_beam.coders import Coder, coders
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindows
@@ -83,6 +84,8 @@ class AggregateShard(beam.DoFn):  # type: ignore[misc]
     def start_bundle(self) -> None:
         """Forget what a bundle that failed has left."""
         self._pending.clear()
+        # What ingest has freed would stay for some seconds, and most of what comes is polars'.
+        pa.default_memory_pool().release_unused()
 
     def process(self, element: tuple[int, Iterable[Frame]]) -> Iterator[object]:
         """One shard: it holds all copies of its identities, and all cells of its customers."""
