@@ -26,6 +26,7 @@ from meters.catalog import Catalog, Issuer
 from meters.errors import ConfigurationError, JournalError
 from meters.scalars import parse_json
 from meters.timeline import Timeline
+from meters.timestamps import FIRST_INSTANT
 from runners.bills import Document, in_order, rate, withdrawing
 from runners.catalogs import timeline_for
 from runners.commands import Url, open_warehouse, remember
@@ -221,12 +222,13 @@ def _unsettled(
 def usage_period(catalog: Catalog, document: Document) -> UsagePeriod:
     """The usage that an invoice is for; empty for one at the start of a subscription.
 
-    Where a meter carries something from earlier periods, it begins with the subscription.
+    Where a meter is recurring, it begins with all that there ever was: events may name a
+    subscription before it starts, and are carried into its bills.
     """
     start = datetime.fromisoformat(document["period_start"])
     meters = {line["meter"] for line in document["lines"] if line["meter"] is not None}
-    if any(catalog.meters_by_id[name].carries for name in meters):
-        start = min(start, catalog.subscriptions_by_id[document["subscription"]].start)
+    if any(catalog.meters_by_id[name].recurring for name in meters):
+        start = FIRST_INSTANT
     end = datetime.fromisoformat(document["period_end"])
     return UsagePeriod(document["customer"], document["subscription"], start, end)
 
