@@ -5,7 +5,8 @@
                         held     stale: somebody else was faster; rated again
 
 Everything happens while no repair and no backfill of the tenant runs. Rating comes before
-the gate: what arrives in between is seen by the gate, and holds the invoice.
+the gate: what arrives in between is seen by the gate, and holds the invoice. What the stream
+has not closed when rating begins it may count and close in between, so it counts as open.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from transforms.projection import project
 from warehouse.client import Warehouse
 from warehouse.invoices import write_invoices
 from warehouse.leases import exclusive
+from warehouse.ownership import Owners, read_owners
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
@@ -107,6 +109,7 @@ def each_final(
                     )
                 file = files.enter_context(tempfile.TemporaryFile())
                 rounds.append(file)
+                owners = read_owners(warehouse, tenant)
                 rated = rate(
                     catalog,
                     url,
@@ -120,7 +123,7 @@ def each_final(
                 chosen = []
                 for some in _together(rated):
                     unsettled = _unsettled(
-                        catalog, timeline, warehouse, url[0], tenant, some, runner
+                        catalog, timeline, warehouse, url[0], tenant, owners, some, runner
                     )
                     decided = [
                         decide(catalog, each, unsettled, finalizing.accept_open, issue)
@@ -200,6 +203,7 @@ def _unsettled(
     warehouse: Warehouse,
     url: str,
     tenant: str,
+    owners: Owners,
     rated: Iterable[Mapping[str, Any]],
     runner: str,
 ) -> dict[str, str]:
@@ -210,7 +214,7 @@ def _unsettled(
     periods = [usage_period(catalog, document) for document in documents]
     spans = sorted({(period.customer, period.start, period.end) for period in periods})
     notice(f"comparing usage with the raw events of {len(documents):,} invoices")
-    findings = examine(timeline, warehouse, url, tenant, spans, runner)
+    findings = examine(timeline, warehouse, url, tenant, spans, runner, owners=owners)
     found = reasons(findings, periods)
     return {
         document["invoice_id"]: reason

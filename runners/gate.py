@@ -64,14 +64,16 @@ def examine(
     spans: Sequence[CustomerSpan],
     runner: str = "direct",
     *,
+    owners: ownership.Owners,
     whole: bool = True,
 ) -> Findings:
-    """Looks at spans of customers, and compares those that the stream has closed.
+    """Looks at spans of customers, and compares those that the stream had closed.
 
+    `owners` were read before the usage that is judged: what the stream has closed only since
+    then it may have counted since then as well, which a comparison does not see.
     Without `whole`, also the closed part of spans that are open at their end.
     To be called under `warehouse.leases.exclusive`, so that no repair is under way.
     """
-    owners = ownership.read_owners(warehouse, tenant)
     closed = {name: owners.closed_until(name) for name in {customer for customer, _, _ in spans}}
     known = {name: at for name, at in closed.items() if at is not None}
     marks = pl.DataFrame(pl.from_arrow(ownership.dirty_marks(warehouse, tenant)))

@@ -31,6 +31,7 @@ from transforms.unbilled import NeverBilled, never_billed
 from warehouse.client import Warehouse
 from warehouse.invoices import list_invoices, read_invoices
 from warehouse.leases import exclusive
+from warehouse.ownership import read_owners
 from warehouse.shared_ids import shared_ids
 
 LISTED = (
@@ -223,7 +224,10 @@ def run_reconcile(
     with open_warehouse(url) as warehouse, exclusive(warehouse, tenant):
         timeline = timeline_for(warehouse, tenant, catalog)
         spans = [(name, from_time, to_time) for name in names]
-        findings = examine(timeline, warehouse, url[0], tenant, spans, runner, whole=False)
+        owners = read_owners(warehouse, tenant)
+        findings = examine(
+            timeline, warehouse, url[0], tenant, spans, runner, owners=owners, whole=False
+        )
         shared = shared_ids(warehouse, tenant, from_time, to_time, customer)
         within = Span(from_time, to_time)
         unbilled = list(never_billed(catalog, timeline, warehouse, tenant, within, customer))

@@ -12,6 +12,8 @@ from meters.catalog import Catalog
 from meters.timestamps import parse_timestamp
 from runners import finalize
 from runners.journals import JournalUrl
+from tests.acceptance.samples import event
+from tests.pipelines.billed import Bills
 from tests.pipelines.runs import Tenant
 
 Row = dict[str, Any]
@@ -75,3 +77,59 @@ def test_customers_that_were_rated_again_stand_where_they_belong(
         *[("a", 5), ("a", 6), ("b", 1), ("b", 2)],
         *[("c", 7), ("c", 8), ("d", 3), ("d", 4)],
     ]
+
+
+SEATS = Catalog.model_validate(
+    {
+        "meters": [{"id": "seats", "event_name": "seat", "aggregation": "sum", "property": "v"}],
+        "customers": [{"id": "a"}],
+        "plans": [
+            {
+                "id": "p",
+                "currency": "EUR",
+                "charges": [
+                    {
+                        "id": "seats",
+                        "meter": "seats",
+                        "price": {"model": "unit", "unit_amount": "1"},
+                    }
+                ],
+            }
+        ],
+        "subscriptions": [
+            {"id": "s", "customer": "a", "plan": "p", "start": "2026-02-01T00:00:00Z"}
+        ],
+        "issuers": [{"id": "eu", "number_format": "{year}-{number}"}],
+    }
+)
+DUE = "2026-03-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["it goes on", "it ends"])
+def test_what_a_stream_counts_and_closes_after_rating_holds_the_invoice(
+    new_tenant: Callable[[Catalog], Tenant], ended: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = "2026-02-28T23:30:00Z"
+    tenant = new_tenant(SEATS)
+    tenant.backfill([event("one", "a", at, 3, event_name="seat")])
+    tenant.own("2026-02-28T23:00:00Z")
+    rate = finalize.rate
+
+    def overtaken(*given: Any, **more: Any) -> Any:
+        rated = list(rate(*given, **more))
+        tenant.store([event("two", "a", at, 4, event_name="seat")])
+        tenant.warehouse.command(
+            "INSERT INTO usage SELECT * REPLACE (sum + 4 AS sum, events + 1 AS events) "
+            "FROM usage FINAL WHERE tenant_id = {tenant:String}",
+            {"tenant": tenant.name},
+        )
+        tenant.own(DUE, owned=not ended)
+        return iter(rated)
+
+    site = Bills(tenant)
+    with monkeypatch.context() as patched:
+        patched.setattr(finalize, "rate", overtaken)
+        [waiting] = site.finalize(DUE)
+    assert (waiting["status"], waiting["hold_reason"]) == ("held", "usage_open")
+    [final] = site.finalize(DUE)
+    assert (final["status"], final["lines"][0]["quantity"]) == ("finalized", "7")
