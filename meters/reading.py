@@ -8,12 +8,13 @@ average of a month is the month's average, not an average of hours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
+import numpy as np
 import polars as pl
 
 from meters.aggregators import State, check_sums, extract
@@ -25,13 +26,14 @@ from meters.reading_spans import read_spans
 from meters.scalars import canonical_json, parse_json
 from meters.timestamps import format_instant
 from meters.usage import INSTANT, KEY
-from meters.zones import Int64s
+from meters.zones import Int64s, from_microseconds, microseconds, zone_table
 
 Granularity = Literal["hour", "day", "period"]
 
 # A period and the calendar month of usage outside a subscription's dates may start together.
 Slot = tuple[Any, ...]
-_SLOT = ["external_customer_id", "external_subscription_id", "meter", "start", "end", "group_key"]
+_OWNER = ["external_customer_id", "external_subscription_id"]
+_SLOT = [*_OWNER, "meter", "start", "end", "group_key"]
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def read_usage(
     have are left out. Rows before `since` only say what meters carry into what is asked
     for. Sorted by customer, subscription, meter, span and group.
     """
-    known = pl.col("meter").is_in([m.id for m in catalog.meters]) & pl.col(
-        "external_customer_id"
-    ).is_in([c.id for c in catalog.customers])
+    meters = [meter.id for meter in catalog.meters]
+    zones = _zones(catalog, rows["external_customer_id"])
+    known = pl.col("meter").is_in(meters) & pl.col("external_customer_id").is_in(list(zones))
     wanted = pl.lit(True) if since is None else pl.col("bucket_start") >= since
     every = _regroup(_slots(catalog, rows.filter(known), granularity), group_by)
     every = every.with_columns(wanted.alias("wanted"))
@@ -96,7 +98,7 @@ def read_usage(
         .group_by(_SLOT)
         .agg(pl.len().alias("distinct"))
     )
-    merged = _merge(located).join(distinct, on=_SLOT, how="left").sort(_SLOT)
+    merged = _merge(located).join(distinct, on=_SLOT, how="left")
     kinds = {meter.id: meter.kind for meter in catalog.meters}
     sums = _sums_of_buckets(catalog, located)
     for row in merged.iter_rows(named=True):
@@ -128,8 +130,8 @@ def _over_spans(
     catalog: Catalog, every: pl.DataFrame, values: pl.DataFrame, granularity: Granularity
 ) -> list[UsageCell]:
     """The cells of levels, percentiles and recurring meters."""
-    zones = {customer.id: customer.time_zone for customer in catalog.customers}
-    owners = every.select("external_customer_id", "external_subscription_id").unique()
+    zones = _zones(catalog, every["external_customer_id"])
+    owners = every.select(_OWNER).unique()
     periods = {
         (customer, subscription): _periods(catalog, zones[customer], subscription)
         for customer, subscription in owners.iter_rows()
@@ -171,7 +173,7 @@ def _sums_of_buckets(catalog: Catalog, located: pl.DataFrame) -> dict[Slot, Deci
         rows = located.filter(pl.col("meter") == meter.id)
         if rows.is_empty():
             continue
-        kept = rows.drop("zone", "by").rename({"start": "slot_start", "end": "slot_end"})
+        kept = rows.rename({"start": "slot_start", "end": "slot_end"})
         cut = _slots(catalog, kept, meter.bucket).rename({"start": "bucket"}).drop("end")
         results = (
             cut.rename({"slot_start": "start", "slot_end": "end"})
@@ -189,25 +191,65 @@ def _slot_of(group: str) -> list[pl.Expr]:
     return [pl.col(name) for name in _SLOT[:-1]] + [pl.col(group).alias("group_key")]
 
 
+def _zones(catalog: Catalog, customers: pl.Series) -> dict[str, str]:
+    """The zones of those customers that the catalog has."""
+    known = catalog.customers_by_id
+    return {name: known[name].time_zone for name in customers.unique() if name in known}
+
+
 def _slots(catalog: Catalog, rows: pl.DataFrame, granularity: Granularity) -> pl.DataFrame:
     """Add `start` and `end` of the hour, day or period that each bucket belongs to."""
-    zones = {c.id: c.time_zone for c in catalog.customers}
-    frame = rows.with_columns(
-        pl.col("external_customer_id").replace_strict(zones, return_dtype=pl.String).alias("zone"),
-        (pl.col("external_subscription_id") if granularity == "period" else pl.lit("")).alias("by"),
-    )
-    parts = [frame.clear().with_columns(start=pl.lit(None, INSTANT), end=pl.lit(None, INSTANT))]
-    for (zone, subscription), part in frame.partition_by("zone", "by", as_dict=True).items():
-        at = part["bucket_start"].cast(pl.Int64).to_numpy()
-        if granularity == "hour":
-            start, end = hours_columnar(at, zone)
-        elif granularity == "day":
-            start, end = days_columnar(at, zone)
+    zones = _zones(catalog, rows["external_customer_id"])
+    at = rows["bucket_start"].cast(pl.Int64).to_numpy()
+    start, end = np.empty_like(at), np.empty_like(at)
+    owner = _OWNER if granularity == "period" else _OWNER[:1]
+    owned = rows.select(owner).with_row_index("place").group_by(owner).agg("place")
+    places: dict[tuple[str, Periods | None], list[Int64s]] = {}
+    for place, (customer, *subscription) in zip(
+        owned["place"], owned.select(owner).iter_rows(), strict=True
+    ):
+        zone = zones[customer]
+        periods = _periods(catalog, zone, *subscription) if subscription else None
+        places.setdefault((zone, periods), []).append(place.to_numpy())
+    for (zone, periods), several in places.items():
+        place = np.concatenate(several)
+        if periods is not None:
+            start[place], end[place] = _in_periods(at[place], periods, zone)
+        elif granularity == "hour":
+            start[place], end[place] = hours_columnar(at[place], zone)
         else:
-            start, end = _in_periods(at, _periods(catalog, zone, subscription), zone)
-        bounds = [pl.Series("start", start).cast(INSTANT), pl.Series("end", end).cast(INSTANT)]
-        parts.append(part.with_columns(bounds))
-    return pl.concat(parts)
+            start[place], end[place] = days_columnar(at[place], zone)
+    return rows.with_columns(
+        pl.Series("start", start).cast(INSTANT), pl.Series("end", end).cast(INSTANT)
+    )
+
+
+def cuts(
+    catalog: Catalog,
+    owners: Iterable[tuple[str, str]],
+    granularity: Granularity,
+    first_us: int,
+    last_us: int,
+) -> list[int]:
+    """Instants from `first_us` to `last_us`, ascending, `first_us` among them.
+
+    Buckets that start between two of them are in one day or period, whichever of these owners
+    (customer, subscription) they are of: where `read_usage` would merge them, they may come
+    merged. In microseconds since 1970. `granularity` is not `hour`.
+    """
+    customers = catalog.customers_by_id
+    known = {(customers[one].time_zone, name) for one, name in owners if one in customers}
+    found = {first_us}
+    if granularity == "day":
+        for zone in {zone for zone, _ in known}:
+            midnights = zone_table(zone, first_us, last_us).midnights
+            found.update(midnights[(first_us <= midnights) & (midnights <= last_us)].tolist())
+        return sorted(found)
+    first, last = from_microseconds(first_us), from_microseconds(last_us)
+    for zone, subscription in known:
+        for periods in (_periods(catalog, zone, subscription), calendar_months(zone)):
+            found.update(microseconds(at) for at in periods.bounds(first, last))
+    return sorted(found)
 
 
 def _periods(catalog: Catalog, zone: str, subscription: str) -> Periods:

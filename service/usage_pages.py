@@ -11,21 +11,25 @@ left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 import polars as pl
 
 from meters.catalog import Aggregation, Catalog
-from meters.reading import Granularity, UsageCell, read_usage
+from meters.reading import Granularity, UsageCell, cuts, read_usage
 from meters.usage import KEY, USAGE_VALUES, from_stored
 from meters.zones import from_microseconds, microseconds
 from service.cursors import no_cursor, read_cursor, write_cursor
 from warehouse.client import Warehouse
 from warehouse.usage_series import (
+    Listed,
+    Merging,
     Selection,
     Series,
+    Stretch,
     rows_of_series,
     usage_series,
     values_of_series,
@@ -41,6 +45,8 @@ _FIRST_SERIES = 64
 _FIRST_OF_A_METER = 32
 _MOST_SERIES = 4_096
 _GROWTH = 8
+# They are searched for each row, and sent with each statement.
+_MOST_CUTS = 2_000
 
 
 @dataclass
@@ -87,48 +93,84 @@ def usage_page(
     found: list[UsageCell] = []
     counted = {meter.id for meter in catalog.meters if meter.aggregation == "unique_count"}
     carrying = {meter.id for meter in catalog.meters if meter.carries}
+    spanned = {meter.id for meter in catalog.meters if meter.over_spans}
     ever = replace(selection, start=None)
     listed = ever if carrying and selection.meter in (None, *carrying) else selection
+    # What was carried into the span comes from rows before it.
+    before = set() if selection.start is None else carrying
     room = _Room(_within(limit * _ROWS_OF_A_CELL[granularity]))
     read = 0
-    for series, size in _batches(warehouse, tenant, listed, after, room):
-        # What was carried into the span comes from rows before it.
-        old, new = series, list[Series]()
-        if selection.start is not None:
-            old = [each for each in series if each.meter in carrying]
-            new = [each for each in series if each.meter not in carrying]
-        aggregations = _aggregations(catalog, series)
+    for batch, exact in _batches(warehouse, tenant, listed, after, room):
+        series = {each.series for each in batch}
+        names = {each.meter for each in series}
         rows, values = [], [USAGE_VALUES.to_frame()]
-        for chosen, each in ((ever, old), (selection, new)):
-            if not each:
+        for chosen, meters in (
+            (ever, names & before),
+            (selection, names & spanned - before),
+            (selection, names - spanned),
+        ):
+            if not meters:
                 continue
-            table = rows_of_series(warehouse, tenant, chosen, each, aggregations=aggregations)
+            ends = batch[0].series, batch[-1].series
+            stretch = Stretch(*ends, meters=None if meters == names else meters, exact=exact)
+            table = rows_of_series(
+                warehouse,
+                tenant,
+                chosen,
+                stretch,
+                aggregations=None if meters & spanned else _aggregations(catalog, meters),
+                merging=None if meters & spanned else _merging(catalog, batch, granularity),
+            )
             rows.append(from_stored(table))
-            if distinct := [one for one in each if one.meter in counted]:
-                stored = from_stored(values_of_series(warehouse, tenant, chosen, distinct))
+            if meters & counted:
+                stored = from_stored(values_of_series(warehouse, tenant, chosen, stretch))
                 owners = rows[-1].filter(pl.col("meter").is_in(counted))
                 own = stored.join(owners, on=[*KEY, "revision"], how="semi")
                 values.append(own.select(USAGE_VALUES.names()))
-        kept, belonging = pl.concat(rows), pl.concat(values)
+        kept, belonging = pl.concat(rows, how="diagonal"), pl.concat(values)
         since = selection.start
-        cells = read_usage(catalog, kept, belonging, granularity, group_by, since=since)
-        found += [cell for cell in cells if after is None or place_of(cell) > after]
+        for cell in read_usage(catalog, kept, belonging, granularity, group_by, since=since):
+            place = place_of(cell)
+            # What was written after the series were listed may be of an owner whose days and
+            # periods were not asked for.
+            if place.series in series and (after is None or place > after):
+                found.append(cell)
         if len(found) > limit:
             page = tuple(found[:limit])
             return UsagePage(page, cursor_of(place_of(page[-1])))
-        read += size
+        read += _rows(batch)
         missing = limit + 1 - len(found)
         room.rows = _within(int(_SPARE * missing * read / len(found)) if found else _MOST_ROWS)
     return UsagePage(tuple(found), None)
 
 
-def _aggregations(catalog: Catalog, series: Sequence[Series]) -> set[Aggregation] | None:
-    """What the meters of these series do; None where one of them is read over spans."""
-    names = {each.meter for each in series}
-    meters = [meter for meter in catalog.meters if meter.id in names]
-    if any(meter.over_spans for meter in meters):
+def _aggregations(catalog: Catalog, meters: Collection[str]) -> set[Aggregation]:
+    """What these meters do."""
+    return {meter.aggregation for meter in catalog.meters if meter.id in meters}
+
+
+def _merging(catalog: Catalog, batch: Sequence[Listed], granularity: Granularity) -> Merging | None:
+    """What ClickHouse merges of these series; None where nothing is to be gained.
+
+    Distinct values belong to rows as they are stored, a meter with a bucket adds up the results
+    of its buckets, and one that is read over spans needs each of its rows.
+    """
+    names = {each.series.meter for each in batch}
+    meters = [
+        meter.id
+        for meter in catalog.meters
+        if meter.id in names
+        and not meter.over_spans
+        and meter.bucket is None
+        and meter.aggregation != "unique_count"
+    ]
+    if granularity == "hour" or not meters:
         return None
-    return {meter.aggregation for meter in meters}
+    owners = {(each.series.customer, each.series.subscription) for each in batch}
+    first, last = min(each.first_us for each in batch), max(each.last_us for each in batch)
+    found = cuts(catalog, owners, granularity, first, last)
+    latest = [each for each in meters if catalog.meters_by_id[each].aggregation == "latest"]
+    return Merging(meters, latest, found, last) if len(found) <= _MOST_CUTS else None
 
 
 def _within(rows: int) -> int:
@@ -137,10 +179,11 @@ def _within(rows: int) -> int:
 
 def _batches(
     warehouse: Warehouse, tenant: str, selection: Selection, after: Place | None, room: _Room
-) -> Iterator[tuple[list[Series], int]]:
+) -> Iterator[tuple[list[Listed], bool]]:
     """Series from that of the cursor on, in order, in batches for which there is room.
 
-    Each batch with the number of its rows, as `usage_series` has it.
+    They are of whole customers, but for the cursor's and for one for which there is no room. Each
+    comes with whether what else its customers have is too much to be read with it.
     """
     customer, more = "" if after is None else after.series.customer, True
     limit = _FIRST_SERIES if selection.meter is None else _FIRST_OF_A_METER
@@ -149,20 +192,36 @@ def _batches(
             warehouse, tenant, selection, from_customer=customer, limit=limit
         )
         limit = min(limit * _GROWTH, _MOST_SERIES)
-        batch: list[Series] = []
+        behind = [each for each in found if after is None or each.series >= after.series]
+        passed = _rows(found) - _rows(behind)
+        batch: list[Listed] = []
         size = 0
-        for series, rows in found:
-            if after is not None and series < after.series:
-                continue
+        for _, listed in groupby(behind, key=lambda each: each.series.customer):
+            own = list(listed)
+            rows = _rows(own)
             if batch and size + rows > room.rows:
-                yield batch, size
-                batch, size = [], 0
-            batch.append(series)
-            size += rows
+                yield batch, passed > room.rows // 4
+                batch, size, passed = [], 0, 0
+            if rows <= room.rows:
+                batch += own
+                size += rows
+                continue
+            for each in own:
+                if batch and size + each.rows > room.rows:
+                    yield batch, True
+                    batch, size = [], 0
+                batch.append(each)
+                size += each.rows
+            yield batch, True
+            batch, size, passed = [], 0, 0
         if batch:
-            yield batch, size
+            yield batch, passed > room.rows // 4
         if found:
-            customer = found[-1][0].customer + "\0"
+            customer = found[-1].series.customer + "\0"
+
+
+def _rows(listed: Sequence[Listed]) -> int:
+    return sum(each.rows for each in listed)
 
 
 def place_of(cell: UsageCell) -> Place:

@@ -86,14 +86,17 @@ def _distinct(and_meters: str) -> str:
 """
 
 
-LATEST = (
-    "maxIf(tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value)), "
-    "w.latest_at IS NOT NULL)"
-)
-"""Of the rows `w` the greatest (latest_at, latest_id, latest_value), where one has any."""
+def latest_of(rows: str) -> tuple[str, str]:
+    """The greatest (latest_at, latest_id, latest_value) of some rows, and whether there is one.
 
-HAS_LATEST = "countIf(w.latest_at IS NOT NULL) > 0"
-"""Whether one of the rows `w` has a latest value."""
+    `rows` is a condition on columns of the table `w`, under which `latest_at` is not null.
+    """
+    latest = "tuple(assumeNotNull(w.latest_at), w.latest_id, assumeNotNull(w.latest_value))"
+    return f"maxIf({latest}, {rows})", f"countIf({rows}) > 0"
+
+
+LATEST, HAS_LATEST = latest_of("w.latest_at IS NOT NULL")
+"""`latest_of` all rows."""
 
 _LATEST_COLUMNS = """
     if(m.has_latest, m.latest.1, NULL) AS latest_at,

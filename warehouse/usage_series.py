@@ -15,7 +15,7 @@ read. ClickHouse does not move them there by itself.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
@@ -23,7 +23,8 @@ import pyarrow as pa
 from meters.catalog import Aggregation
 from meters.scalars import canonical_json
 from warehouse.client import Warehouse
-from warehouse.parameters import Value, chunks, json_list
+from warehouse.merging import latest_of
+from warehouse.parameters import Value, json_list
 from warehouse.queries import KEY, ROW
 
 
@@ -103,6 +104,45 @@ class Series:
     meter: str
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """All series from `first` to `last`, in their order and both included.
+
+    Of some meters alone, where `meters` is not None. Where it is not `exact`, the other series of
+    the first and of the last customer may come too: to leave them out takes time.
+    """
+
+    first: Series
+    last: Series
+    meters: Collection[str] | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A series with its number of rows at most, and when its first and last bucket start."""
+
+    series: Series
+    rows: int
+    first_us: int
+    last_us: int
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Rows of `meters` come merged where no instant of `cuts` parts them.
+
+    Of buckets that start from the first of `cuts`, which ascend, to `last_us`; in microseconds
+    since 1970. Of the rows of `latest`, some of these meters, the latest value is found; it is
+    half of what merging costs.
+    """
+
+    meters: Collection[str]
+    latest: Collection[str]
+    cuts: Sequence[int]
+    last_us: int
+
+
 _LATEST: frozenset[Aggregation] = frozenset({"latest"})
 _NO_NUMBER = "CAST(NULL AS Nullable(Decimal(38, 12)))"
 
@@ -128,7 +168,9 @@ EMPTY: Mapping[str, str] = {
 
 _SERIES_OF = """
 SELECT external_customer_id AS customer, external_subscription_id AS subscription,
-    toString(meter) AS series_meter, count() AS rows
+    toString(meter) AS series_meter, count() AS rows,
+    toUnixTimestamp64Micro(min(bucket_start)) AS first_us,
+    toUnixTimestamp64Micro(max(bucket_start)) AS last_us
 FROM usage
 PREWHERE {where}
 """
@@ -146,33 +188,77 @@ LIMIT {{{{limit:UInt32}}}}
 SETTINGS optimize_aggregation_in_order = 1, max_block_size = 8192
 """
 
-_THESE = """
-    external_customer_id IN (SELECT arrayJoin(JSONExtract({{names:String}}, 'Array(String)')))
-    AND (external_customer_id, external_subscription_id, toString(meter)) IN (
-        SELECT arrayJoin(JSONExtract({{series:String}}, 'Array(Tuple(String, String, String))'))
+# Series that stand one after the other: sets of them would be built and searched by each
+# statement, for half of what it costs.
+_CUSTOMERS = (
+    "external_customer_id >= {first_customer:String} "
+    "AND external_customer_id <= {last_customer:String}"
+)
+_EXACT = """
+    NOT (
+        external_customer_id = {first_customer:String}
+        AND (external_subscription_id, toString(meter))
+            < ({first_subscription:String}, {first_meter:String})
+    )
+    AND NOT (
+        external_customer_id = {last_customer:String}
+        AND (external_subscription_id, toString(meter))
+            > ({last_subscription:String}, {last_meter:String})
     )
 """
+_OF_METERS = "meter IN (SELECT arrayJoin(JSONExtract({meters:String}, 'Array(String)')))"
 
 # Not sorted: that costs as much as all else, and whoever merges has an order of his own.
-_ROWS = f"""
-SELECT {{columns}} FROM usage FINAL
-PREWHERE {{where}} AND {_THESE}
-WHERE {{winning}}
+_ROWS = """
+SELECT {columns} FROM usage FINAL
+PREWHERE {where}
+WHERE {winning}
 """
 
+_GROUP_KEY = ", ".join(f"w.{name}" for name in KEY.split(", ") if name != "bucket_start")
+
+_MERGED = f"""
+SELECT {_GROUP_KEY}, min(w.bucket_start) AS bucket_start, sum(w.events) AS events, {{columns}},
+    max(w.revision) AS revision
+FROM usage AS w FINAL
+PREWHERE {{where}}
+WHERE {{winning}}
+GROUP BY {_GROUP_KEY}, if(
+    w.meter IN (SELECT arrayJoin(JSONExtract({{{{merging:String}}}}, 'Array(String)')))
+        AND toUnixTimestamp64Micro(w.bucket_start)
+            BETWEEN {{{{cuts_from:Int64}}}} AND {{{{cuts_to:Int64}}}},
+    roundDown(
+        toUnixTimestamp64Micro(w.bucket_start), JSONExtract({{{{cuts:String}}}}, 'Array(Int64)')
+    ),
+    toUnixTimestamp64Micro(w.bucket_start)
+)
+SETTINGS prefer_column_name_to_alias = 1
+"""
+
+_LATEST_ROW, _HAS_LATEST = latest_of(
+    "w.latest_at IS NOT NULL AND w.meter IN {{latest:Array(String)}}"
+)
+_MERGED_STATE = {
+    "sum": "sum(w.sum)",
+    "min": "min(w.min)",
+    "max": "max(w.max)",
+    "latest_at": f"if({_HAS_LATEST}, {_LATEST_ROW}.1, NULL)",
+    "latest_id": f"{_LATEST_ROW}.2",
+    "latest_value": f"if({_HAS_LATEST}, {_LATEST_ROW}.3, NULL)",
+}
+
 _VALUES = f"""
-SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}} AND {_THESE}
+SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
 """
 
 
 def usage_series(
     warehouse: Warehouse, tenant: str, selection: Selection, *, from_customer: str, limit: int
-) -> tuple[list[tuple[Series, int]], bool]:
+) -> tuple[list[Listed], bool]:
     """The series of some customers from `from_customer` on, sorted: about `limit` of them.
 
-    Of each customer all are there, so that one with many series may have more. Each comes with
-    the number of rows that it has at most. Also says whether more customers may follow.
-    Customers are compared by their UTF-8 bytes.
+    Of each customer all are there, so that one with many series may have more. Also says
+    whether more customers may follow. Customers are compared by their UTF-8 bytes.
     """
     where, values = selection.where(tenant)
     if selection.customer is not None:
@@ -184,62 +270,76 @@ def usage_series(
     if len(found) < limit:
         return found, False
     # The limit may have cut the last customer.
-    last = found[-1][0].customer
-    whole = [each for each in found if each[0].customer != last]
+    last = found[-1].series.customer
+    whole = [each for each in found if each.series.customer != last]
     return whole or _series_of(warehouse, where, values, last), True
 
 
 def _series_of(
     warehouse: Warehouse, where: str, values: Mapping[str, Value], customer: str
-) -> list[tuple[Series, int]]:
+) -> list[Listed]:
     sql = _SERIES.format(where=where)
     return _sorted_series(warehouse.query_rows(sql, {**values, "one": customer}))
 
 
-def _sorted_series(rows: Sequence[Mapping[str, object]]) -> list[tuple[Series, int]]:
-    series = (
-        (
+def _sorted_series(rows: Sequence[Mapping[str, object]]) -> list[Listed]:
+    listed = (
+        Listed(
             Series(str(row["customer"]), str(row["subscription"]), str(row["series_meter"])),
-            int(str(row["rows"])),
+            *(int(str(row[name])) for name in ("rows", "first_us", "last_us")),
         )
         for row in rows
     )
-    return sorted(series, key=lambda each: each[0])
+    return sorted(listed, key=lambda each: each.series)
 
 
 def rows_of_series(
     warehouse: Warehouse,
     tenant: str,
     selection: Selection,
-    series: Sequence[Series],
+    stretch: Stretch,
     *,
     aggregations: Collection[Aggregation] | None = None,
+    merging: Merging | None = None,
 ) -> pa.Table:
     """The winning rows of these series, as `warehouse.queries.usage_rows` has them, unsorted.
 
     With `aggregations` what meters alone need that are read over spans (`Meter.over_spans`) is
-    left out, and of the state what these aggregations do not need is as of no event.
+    left out, with the end of buckets, and of the state what these aggregations do not need is
+    as of no event. With `merging` as well, a merged row has the start of the first of its buckets.
     """
-    columns = ROW
-    if aggregations is not None:
-        state = (
-            name if users.intersection(aggregations) else f"{EMPTY[name]} AS {name}"
-            for name, users in NEEDED.items()
-        )
-        columns = f"{KEY}, bucket_end, events, {', '.join(state)}, revision"
-    sql = _ROWS.replace("{columns}", columns)
-    return _of_series(warehouse, sql, tenant, selection, series)
+    if aggregations is None:
+        return _of_series(warehouse, _rows(ROW), tenant, selection, stretch)
+    needed = {name for name, users in NEEDED.items() if users.intersection(aggregations)}
+    empty = [f"{EMPTY[name]} AS {name}" for name in NEEDED if name not in needed]
+    if merging is None:
+        columns = ", ".join([KEY, "events", *sorted(needed), *empty, "revision"])
+        return _of_series(warehouse, _rows(columns), tenant, selection, stretch)
+    merged = [f"{_MERGED_STATE[name]} AS {name}" for name in sorted(needed)]
+    sql = _MERGED.replace("{columns}", ", ".join([*merged, *empty]))
+    given: dict[str, Value] = {
+        "merging": json_list(sorted(merging.meters)),
+        "latest": sorted(merging.latest),
+        "cuts": json_list(list(merging.cuts)),
+        "cuts_from": merging.cuts[0],
+        "cuts_to": merging.last_us,
+    }
+    return _of_series(warehouse, sql, tenant, selection, stretch, given)
+
+
+def _rows(columns: str) -> str:
+    return _ROWS.replace("{columns}", columns)
 
 
 def values_of_series(
-    warehouse: Warehouse, tenant: str, selection: Selection, series: Sequence[Series]
+    warehouse: Warehouse, tenant: str, selection: Selection, stretch: Stretch
 ) -> pa.Table:
     """All stored distinct values of these series, with key and `revision`; some come twice.
 
     Those of a row's own revision belong to it; the others are of rows that were replaced. That
     is left to the reader, who has the rows: to find the winners again costs more than all else.
     """
-    return _of_series(warehouse, _VALUES, tenant, selection, series)
+    return _of_series(warehouse, _VALUES, tenant, selection, stretch)
 
 
 def _of_series(
@@ -247,14 +347,21 @@ def _of_series(
     sql: str,
     tenant: str,
     selection: Selection,
-    series: Sequence[Series],
+    stretch: Stretch,
+    given: Mapping[str, Value] | None = None,
 ) -> pa.Table:
     where, values = selection.where(tenant)
-    statement = sql.format(where=where, winning=selection.winning)
-    keys = [(each.customer, each.subscription, each.meter) for each in series]
-    parts = []
-    for some in chunks(keys, warehouse.parameter_bytes):
-        names = sorted({customer for customer, _, _ in some})
-        given = {**values, "names": json_list(names), "series": json_list(list(some))}
-        parts.append(warehouse.query_arrow(statement, given))
-    return pa.concat_tables(parts)
+    ends = {
+        f"{end}_{name}": value
+        for end, series in (("first", stretch.first), ("last", stretch.last))
+        for name, value in asdict(series).items()
+    }
+    known = {**values, **(given or {}), **ends}
+    conditions = [where, _CUSTOMERS]
+    if stretch.exact:
+        conditions.append(_EXACT)
+    if stretch.meters is not None:
+        conditions.append(_OF_METERS)
+        known["meters"] = json_list(sorted(stretch.meters))
+    statement = sql.format(where=" AND ".join(conditions), winning=selection.winning)
+    return warehouse.query_arrow(statement, known)

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meters.zones import microseconds
 from tests.warehouse.rows import hour, usage, usage_table
 from warehouse.client import Warehouse
-from warehouse.usage_series import Selection, Series, rows_of_series, usage_series
+from warehouse.usage_series import Listed, Selection, Series, Stretch, rows_of_series, usage_series
 from warehouse.writes import insert_usage
 
 # Their order by bytes is not that of their letters, nor that of UTF-16.
@@ -22,16 +23,14 @@ EVERY = [
 ]
 
 
-def listed(
-    warehouse: Warehouse, tenant: str, selection: Selection, limit: int
-) -> list[tuple[Series, int]]:
-    found: list[tuple[Series, int]] = []
+def listed(warehouse: Warehouse, tenant: str, selection: Selection, limit: int) -> list[Listed]:
+    found: list[Listed] = []
     customer, more = "", True
     while more:
         part, more = usage_series(warehouse, tenant, selection, from_customer=customer, limit=limit)
         found += part
         if part:
-            customer = part[-1][0].customer + "\0"
+            customer = part[-1].series.customer + "\0"
     return found
 
 
@@ -64,20 +63,22 @@ def test_any_limit_lists_every_series_once_and_in_order(
         insert_usage(warehouse, tenant, usage_table(*rows))
     present = sorted({each for part in parts for each in part})
     found = listed(warehouse, tenant, Selection(), limit)
-    assert [series for series, _ in found] == present
-    for series, rows_of in found:
-        assert rows_of >= sum(series in part for part in parts)
+    assert [each.series for each in found] == present
+    for each in found:
+        hours = [number for number, part in enumerate(parts) if each.series in part]
+        assert each.rows >= len(hours)
+        ends = hour(min(hours)), hour(max(hours))
+        assert (each.first_us, each.last_us) == tuple(map(microseconds, ends))
     users = listed(warehouse, tenant, Selection(meter="users"), limit)
-    assert [series for series, _ in users] == [each for each in present if each.meter == "users"]
+    assert [each.series for each in users] == [one for one in present if one.meter == "users"]
     for customer in {each.customer for each in present}:
         own = listed(warehouse, tenant, Selection(customer=customer), limit)
-        assert [series for series, _ in own] == [
-            each for each in present if each.customer == customer
-        ]
+        assert [each.series for each in own] == [one for one in present if one.customer == customer]
 
 
-def test_more_series_than_a_statement_takes_are_read_all(
-    warehouse: Warehouse, tenant: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("meters", [None, {"users"}])
+def test_a_stretch_has_every_series_from_its_first_to_its_last(
+    warehouse: Warehouse, tenant: str, meters: set[str] | None
 ) -> None:
     rows = [
         usage(
@@ -88,9 +89,11 @@ def test_more_series_than_a_statement_takes_are_read_all(
         for each in EVERY
     ]
     insert_usage(warehouse, tenant, usage_table(*rows))
-    monkeypatch.setattr(Warehouse, "parameter_bytes", 100)
-    found = rows_of_series(warehouse, tenant, Selection(), EVERY).to_pylist()
-    assert sorted(
-        Series(row["external_customer_id"], row["external_subscription_id"], row["meter"])
-        for row in found
-    ) == sorted(EVERY)
+    ordered = sorted(EVERY)
+    for start, end in [(0, len(ordered)), (1, 2), (1, 7), (3, 5), (6, 22), (9, len(ordered))]:
+        stretch = Stretch(ordered[start], ordered[end - 1], meters)
+        found = rows_of_series(warehouse, tenant, Selection(), stretch).to_pylist()
+        assert sorted(
+            Series(row["external_customer_id"], row["external_subscription_id"], row["meter"])
+            for row in found
+        ) == [each for each in ordered[start:end] if meters is None or each.meter in meters]
