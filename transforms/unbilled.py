@@ -75,15 +75,15 @@ def never_billed(
     known = timeline.with_last(catalog)
     at, more = "", True
     while more:
-        series, more = usage_series(
+        listed, more = usage_series(
             warehouse, tenant, selection, from_customer=at, limit=_SERIES_AT_ONCE
         )
-        asked = [each for each, _ in series if each.meter in charged]
+        asked = [each.series for each in listed if each.series.meter in charged]
         gaps = _gaps(coverage, warehouse, tenant, asked, within)
         found = list(_usage_in(known, warehouse, tenant, gaps))
         yield from _with_names(known, warehouse, tenant, found, within)
-        if series:
-            at = series[-1][0].customer + "\0"
+        if listed:
+            at = listed[-1].series.customer + "\0"
     if customer is None:
         yield from _unknown_customers(timeline, warehouse, tenant, charged, within)
 

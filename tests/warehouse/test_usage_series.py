@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from meters.zones import microseconds
 from tests.warehouse.rows import hour, usage, usage_table
 from warehouse.client import Warehouse
-from warehouse.usage_series import Listed, Selection, Series, Stretch, rows_of_series, usage_series
+from warehouse.usage_series import (
+    Listed,
+    Merging,
+    Selection,
+    Series,
+    Stretch,
+    rows_of_series,
+    usage_series,
+)
 from warehouse.writes import insert_usage
 
 # Their order by bytes is not that of their letters, nor that of UTF-16.
@@ -97,3 +105,48 @@ def test_a_stretch_has_every_series_from_its_first_to_its_last(
             Series(row["external_customer_id"], row["external_subscription_id"], row["meter"])
             for row in found
         ) == [each for each in ordered[start:end] if meters is None or each.meter in meters]
+
+
+def test_rows_come_merged_between_cuts_and_as_they_are_elsewhere(
+    warehouse: Warehouse, tenant: str
+) -> None:
+    rows = [
+        usage(
+            meter=meter,
+            bucket_start=hour(at),
+            sum=at + 1,
+            max=at,
+            latest_at=hour(at),
+            latest_id="e",
+            latest_value=at,
+            revision=at + 1,
+        )
+        for meter in ("calls", "last", "users")
+        for at in range(5)
+    ]
+    insert_usage(warehouse, tenant, usage_table(*rows))
+    first, second, last = (microseconds(hour(at)) for at in (0, 2, 3))
+    found = rows_of_series(
+        warehouse,
+        tenant,
+        Selection(),
+        Stretch(Series("acme", "sub", "calls"), Series("acme", "sub", "users"), exact=False),
+        aggregations={"sum", "latest"},
+        merging=Merging(["calls", "last"], ["last"], [first, second], last),
+    ).to_pylist()
+    told = {
+        meter: sorted(
+            (row["bucket_start"], row["events"], row["sum"], row["max"], row["latest_value"])
+            for row in found
+            if row["meter"] == meter
+        )
+        for meter in ("calls", "last")
+    }
+    assert told["last"] == [
+        (hour(0), 2, 3, None, 1),
+        (hour(2), 2, 7, None, 3),
+        (hour(4), 1, 5, None, 4),
+    ]
+    assert told["calls"] == [(*each[:4], None) for each in told["last"]]
+    users = [(row["bucket_start"], row["revision"]) for row in found if row["meter"] == "users"]
+    assert sorted(users) == [(hour(at), at + 1) for at in range(5)]
