@@ -23,6 +23,8 @@ _WIDE_DIGITS = 38
 _SAMPLE = 1024
 _SELDOM = 8
 """Texts are coded where a sample of them has not more than one distinct of so many."""
+_MOST_TEXTS = 1024
+"""Texts are coded where there are not more of them: each part of a table has them all."""
 _CODES = (pa.int8(), pa.int16())
 _WIDE_CODE = pa.int32()
 
@@ -74,6 +76,8 @@ def _coded(column: pa.Array) -> pa.Array:
     if len(sample.unique()) * _SELDOM > len(sample):
         return column
     coded = column.dictionary_encode()
+    if len(coded.dictionary) > _MOST_TEXTS:
+        return column
     codes = _fitting(coded.indices, _CODES)
     return pa.DictionaryArray.from_arrays(codes, coded.dictionary)
 

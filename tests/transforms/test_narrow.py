@@ -75,11 +75,12 @@ def test_texts_that_begin_alike_and_then_differ_come_back_as_they_were():
     few = ["a"] * 1024
     batches = [
         pl.DataFrame({"text": few + [f"{kind}{n}" for n in range(distinct)]})
-        for kind, distinct in (("b", 10), ("c", 200), ("d", 40_000), ("e", 20_000), ("f", 20_000))
+        for kind, distinct in (("b", 10), ("c", 200), ("d", 40_000), ("e", 1000), ("f", 1023))
     ]
     tables = [narrow(batch) for batch in batches]
-    widths = [table.column("text").type.index_type for table in tables]
-    assert widths == [pa.int8(), pa.int16(), pa.int32(), pa.int16(), pa.int16()]
+    coded = [pa.dictionary(width, pa.large_string()) for width in (pa.int8(), pa.int16())]
+    types = [table.column("text").type for table in tables]
+    assert types == [*coded, pa.large_string(), coded[1], coded[1]]
     assert_frame_equal(widen(tables), pl.concat(batches))
     parts = [table.slice(start, 9) for table in tables for start in range(0, 2000, 9)]
     expected = [batch.slice(start, 9) for batch in batches for start in range(0, 2000, 9)]
@@ -115,6 +116,19 @@ def test_slim_columns_of_real_events_take_less_and_come_back_as_they_were():
     table = narrow(slim)
     assert_frame_equal(widen([table]), slim)
     assert table.nbytes < 0.7 * slim.to_arrow().nbytes
+
+
+@pytest.mark.parametrize("in_files", [True, False])
+def test_texts_that_only_the_first_rows_share_do_not_travel_with_each_frame(tmp_path, in_files):
+    texts = pl.Series([None] * 2000 + [f"text {n}" for n in range(8000)], dtype=pl.String)
+    batch = pl.DataFrame({"text": texts})
+    spill = Spill(str(tmp_path)) if in_files else IN_MEMORY
+    tokens = spill.put(narrow(batch), [100] * 100)
+    parts = [spill.get(token) for token in tokens]
+    assert_frame_equal(widen(parts), batch)
+    held = sum(part.get_total_buffer_size() for part in parts)
+    assert held < 2 * batch.to_arrow().nbytes
+    assert sum(map(len, tokens)) < 2 * batch.to_arrow().nbytes
 
 
 def test_no_rows_are_no_columns():
