@@ -16,7 +16,8 @@ from tests.acceptance.samples import event
 from tests.pipelines.billed import Bills
 from tests.pipelines.runs import Tenant
 from tests.pipelines.test_thresholds import WORLD
-from warehouse.invoices import list_invoices, read_invoices
+from warehouse.event_lookup import lines_of
+from warehouse.invoices import invoice_page, list_invoices, read_invoices
 
 USED = [("a", "2026-03-10T12:00:00Z", 6), ("b", "2026-03-11T12:00:00Z", 30)]
 MIDDLE = "2026-03-20T00:00:00Z"
@@ -87,6 +88,24 @@ def test_a_withdrawn_draft_is_shown_and_listed_where_it_is_asked_for(
     assert found["invoice_id"] in capsys.readouterr().out
     run_show(site.url, None, found["invoice_id"], tenant=site.tenant.name, form="html")
     assert "Draft, withdrawn" in capsys.readouterr().out
+
+
+def test_an_event_and_pages_of_invoices_do_not_show_a_withdrawn_draft(site: Bills) -> None:
+    found = bill(site)
+    where = site.tenant.warehouse, site.tenant.name
+    at = parse_timestamp("2026-03-09T12:00:00Z")
+
+    def shown() -> tuple[list[Any], list[Any], list[Any]]:
+        lines = lines_of(*where, customer="acme", subscription="s", meter="tokens", at=at)
+        pages = [invoice_page(*where, status=status, limit=9)[0] for status in (None, "withdrawn")]
+        return [each["invoice_id"] for each in lines], *pages
+
+    ids = sorted(each["invoice_id"] for each in found)
+    lines, page, withdrawn = shown()
+    assert (lines, len(page), withdrawn) == (ids, 2, [])
+    bill(site, catalog=without("subscriptions"))
+    lines, page, withdrawn = shown()
+    assert (lines, page, len(withdrawn)) == ([], [], 2)
 
 
 @pytest.mark.parametrize(
