@@ -237,7 +237,7 @@ def run_reconcile(
         *map(_unbilled, unbilled),
     ]
     if not rows:
-        notice("usage is what the raw events say, nothing is open or dirty, and all is billed")
+        notice("no usage is open, dirty, other than the raw events say, or outside of all invoices")
     _show(rows, FINDING, form, "nothing found", right=("stored", "raw", "events"))
 
 
