@@ -92,6 +92,9 @@ def examine(
         touched.touch_spans(warehouse, tenant, run_id, compared)
         found = _compare(timeline, warehouse, url, tenant, run_id, owners, runner)
         owned = touched.owned_hours(warehouse, tenant, run_id)
+    owners = owners.through(ownership.read_owners(warehouse, tenant))
+    closed = {name: owners.closed_until(name) for name in closed}
+    known = {name: at for name, at in closed.items() if at is not None}
     return Findings(known, owned, dirty, found)
 
 

@@ -88,6 +88,15 @@ class Owners:
         ]
         return min(found, default=None)
 
+    def through(self, later: Owners) -> Owners:
+        """Which buckets the stream may have owned from then until `later`, if only for a moment.
+
+        A shard that was released takes its buckets back where another event comes, and says so
+        before it counts.
+        """
+        changed = [replace(row, owned=True) for row in self.rows if row not in later.rows]
+        return Owners(self.tenant, (*self.rows, *later.rows, *changed))
+
 
 def read_owners(warehouse: Warehouse, tenant: str) -> Owners:
     """Who owns the tenant's buckets now."""

@@ -105,14 +105,24 @@ SEATS = Catalog.model_validate(
 DUE = "2026-03-01T00:00:00Z"
 
 
-@pytest.mark.parametrize("ended", [False, True], ids=["it goes on", "it ends"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param(True, [(DUE, True)], id="it goes on"),
+        pytest.param(True, [(DUE, False)], id="it ends"),
+        pytest.param(False, [("2026-02-28T23:00:00Z", True), (DUE, False)], id="it had ended"),
+    ],
+)
 def test_what_a_stream_counts_and_closes_after_rating_holds_the_invoice(
-    new_tenant: Callable[[Catalog], Tenant], ended: bool, monkeypatch: pytest.MonkeyPatch
+    new_tenant: Callable[[Catalog], Tenant],
+    before: bool,
+    after: Sequence[tuple[str, bool]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     at = "2026-02-28T23:30:00Z"
     tenant = new_tenant(SEATS)
     tenant.backfill([event("one", "a", at, 3, event_name="seat")])
-    tenant.own("2026-02-28T23:00:00Z")
+    tenant.own("2026-02-28T23:00:00Z", owned=before)
     rate = finalize.rate
 
     def overtaken(*given: Any, **more: Any) -> Any:
@@ -123,7 +133,8 @@ def test_what_a_stream_counts_and_closes_after_rating_holds_the_invoice(
             "FROM usage FINAL WHERE tenant_id = {tenant:String}",
             {"tenant": tenant.name},
         )
-        tenant.own(DUE, owned=not ended)
+        for closed_until, owned in after:
+            tenant.own(closed_until, owned=owned)
         return iter(rated)
 
     site = Bills(tenant)
