@@ -18,10 +18,11 @@ from meters.catalog import Catalog
 from meters.catalog_file import load_catalog
 from meters.errors import ConfigurationError
 from meters.scalars import parse_json
+from meters.timestamps import format_instant
 from runners import tables
 from runners.commands import Url, check_names, open_warehouse, remember
 from runners.journals import JournalUrl, existing_journal, up_to_date
-from runners.output import Format
+from runners.output import Format, notice
 from transforms.invoices import place
 from warehouse.client import Warehouse
 from warehouse.invoice_columns import TABLES
@@ -59,6 +60,11 @@ def run_bill(
     catalog = load_catalog(path)
     check_names(catalog, customer=customer)
     invoices: Iterator[Document]
+    if finalize and as_of > datetime.now(UTC):
+        notice(
+            f"--as-of is in the future ({format_instant(as_of)}): what comes until then for a "
+            "period that is made final now will be on no invoice"
+        )
     if finalize:
         finalizing = Finalizing(actor, accept_open, issue_date)
         invoices = each_final(

@@ -231,6 +231,16 @@ def test_wrong_options_write_nothing(
     assert message in result.stderr
 
 
+@pytest.mark.parametrize(("as_of", "told"), [("2999-01-01T00:00:00Z", True), (AS_OF, False)])
+def test_to_finalize_ahead_of_time_is_told(
+    module_site: Callable[..., Site], as_of: str, told: bool
+) -> None:
+    ended = {"id": "s1", "customer": "acme", "plan": "p", "start": START, "end": AS_OF}
+    result = module_site(world(subscriptions=[ended])).run("bill", "--as-of", as_of, "--finalize")
+    assert result.code == 0
+    assert ("--as-of is in the future" in result.stderr) == told
+
+
 def test_another_journal_than_the_warehouses_is_refused(
     settled: tuple[Site, list[Row]],
 ) -> None:

@@ -31,7 +31,7 @@ export function invoices(view) {
   const more = h("div", {});
   const controls = h("div", { class: "bar" });
   view.body.append(card("w12", heading("Newest periods first", controls), rows, more));
-  put(controls, choice("Status", ["", "draft", "held", "finalized"].map((each) => [each, each || "any"]), "", (value) => { asked.status = value; load(); }));
+  put(controls, choice("Status", ["", "draft", "held", "finalized", "void", "withdrawn"].map((each) => [each, each || "any"]), "", (value) => { asked.status = value; load(); }));
   let shown = [];
   const load = (cursor) => view.once(async () => {
     const page = await get("/v1/invoices", { status: asked.status, limit: 50, cursor });
