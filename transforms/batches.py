@@ -20,7 +20,11 @@ _OPTIONS = pa.ipc.IpcWriteOptions(compression=pa.Codec("lz4"), use_threads=False
 
 def pack(frame: pl.DataFrame) -> bytes:
     """A frame as a compressed Arrow IPC stream."""
-    table = frame.to_arrow()
+    return pack_table(frame.to_arrow())
+
+
+def pack_table(table: pa.Table) -> bytes:
+    """A table as a compressed Arrow IPC stream."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema, options=_OPTIONS) as writer:
         writer.write_table(table)
@@ -29,7 +33,12 @@ def pack(frame: pl.DataFrame) -> bytes:
 
 def unpack(packed: bytes) -> pl.DataFrame:
     """The frame of an Arrow IPC stream."""
-    return pl.DataFrame(pl.from_arrow(pa.ipc.open_stream(packed).read_all()))
+    return pl.DataFrame(pl.from_arrow(unpack_table(packed)))
+
+
+def unpack_table(packed: bytes) -> pa.Table:
+    """The table of an Arrow IPC stream."""
+    return pa.ipc.open_stream(packed).read_all()
 
 
 class CellsCoder(Coder):  # type: ignore[misc]

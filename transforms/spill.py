@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-_COMPRESSED = pa.ipc.IpcWriteOptions(compression=pa.Codec("lz4"), use_threads=False)
+from transforms.batches import pack_table, unpack_table
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Spill:
         starts = accumulate(sizes, initial=0)
         frames = [batch.slice(start, rows) for start, rows in zip(starts, sizes, strict=False)]
         if self.folder is None:
-            return [_packed(frame) for frame in frames]
+            return [pack_table(frame) for frame in frames]
         path = str(Path(self.folder) / uuid.uuid4().hex)
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
             for frame in frames:
@@ -44,17 +44,10 @@ class Spill:
     def get(self, token: bytes) -> pa.Table:
         """The rows of a frame that was put."""
         if self.folder is None:
-            return pa.ipc.open_stream(token).read_all()
+            return unpack_table(token)
         number, path = token.decode().split(" ", 1)
         with pa.OSFile(path) as file:
             return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(int(number))])
-
-
-def _packed(rows: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema, options=_COMPRESSED) as writer:
-        writer.write_table(rows)
-    return bytes(sink.getvalue().to_pybytes())
 
 
 IN_MEMORY = Spill()
