@@ -185,10 +185,10 @@ def _batches(
     They are of whole customers, but for the cursor's and for one for which there is no room. Each
     comes with whether what else its customers have is too much to be read with it.
     """
-    customer, more = "" if after is None else after.series.customer, True
+    customer: str | None = "" if after is None else after.series.customer
     limit = _FIRST_SERIES if selection.meter is None else _FIRST_OF_A_METER
-    while more:
-        found, more = usage_series(
+    while customer is not None:
+        found, customer = usage_series(
             warehouse, tenant, selection, from_customer=customer, limit=limit
         )
         limit = min(limit * _GROWTH, _MOST_SERIES)
@@ -216,8 +216,6 @@ def _batches(
             batch, size, passed = [], 0, 0
         if batch:
             yield batch, passed > room.rows // 4
-        if found:
-            customer = found[-1].series.customer + "\0"
 
 
 def _rows(listed: Sequence[Listed]) -> int:

@@ -73,17 +73,15 @@ def never_billed(
     selection = Selection(customer=customer, start=within.start, end=within.end)
     coverage = Coverage(catalog)
     known = timeline.with_last(catalog)
-    at, more = "", True
-    while more:
-        listed, more = usage_series(
+    at: str | None = ""
+    while at is not None:
+        listed, at = usage_series(
             warehouse, tenant, selection, from_customer=at, limit=_SERIES_AT_ONCE
         )
         asked = [each.series for each in listed if each.series.meter in charged]
         gaps = _gaps(coverage, warehouse, tenant, asked, within)
         found = list(_usage_in(known, warehouse, tenant, gaps))
         yield from _with_names(known, warehouse, tenant, found, within)
-        if listed:
-            at = listed[-1].series.customer + "\0"
     if customer is None:
         yield from _unknown_customers(timeline, warehouse, tenant, charged, within)
 

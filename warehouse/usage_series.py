@@ -254,25 +254,26 @@ SELECT {KEY}, revision, value_hash FROM usage_values PREWHERE {{where}}
 
 def usage_series(
     warehouse: Warehouse, tenant: str, selection: Selection, *, from_customer: str, limit: int
-) -> tuple[list[Listed], bool]:
+) -> tuple[list[Listed], str | None]:
     """The series of some customers from `from_customer` on, sorted: about `limit` of them.
 
-    Of each customer all are there, so that one with many series may have more. Also says
-    whether more customers may follow. Customers are compared by their UTF-8 bytes.
+    Of each customer all are there, so that one with many series may have more. Also says from
+    which customer on there may be more, if so. Customers are compared by their UTF-8 bytes.
     """
     where, values = selection.where(tenant)
     if selection.customer is not None:
         if selection.customer < from_customer:
-            return [], False
-        return _series_of(warehouse, where, values, selection.customer), False
+            return [], None
+        return _series_of(warehouse, where, values, selection.customer), None
     given = {**values, "from_customer": from_customer, "limit": limit}
     found = _sorted_series(warehouse.query_rows(_NEXT_SERIES.format(where=where), given))
     if len(found) < limit:
-        return found, False
+        return found, None
     # The limit may have cut the last customer.
     last = found[-1].series.customer
     whole = [each for each in found if each.series.customer != last]
-    return whole or _series_of(warehouse, where, values, last), True
+    found = whole or _series_of(warehouse, where, values, last)
+    return found, found[-1].series.customer + "\0"
 
 
 def _series_of(

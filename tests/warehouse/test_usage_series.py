@@ -33,12 +33,12 @@ EVERY = [
 
 def listed(warehouse: Warehouse, tenant: str, selection: Selection, limit: int) -> list[Listed]:
     found: list[Listed] = []
-    customer, more = "", True
-    while more:
-        part, more = usage_series(warehouse, tenant, selection, from_customer=customer, limit=limit)
+    customer: str | None = ""
+    while customer is not None:
+        part, customer = usage_series(
+            warehouse, tenant, selection, from_customer=customer, limit=limit
+        )
         found += part
-        if part:
-            customer = part[-1].series.customer + "\0"
     return found
 
 
