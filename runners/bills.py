@@ -60,12 +60,12 @@ def run_bill(
     catalog = load_catalog(path)
     check_names(catalog, customer=customer)
     invoices: Iterator[Document]
-    if finalize and as_of > datetime.now(UTC):
-        notice(
-            f"--as-of is in the future ({format_instant(as_of)}): what comes until then for a "
-            "period that is made final now will be on no invoice"
-        )
     if finalize:
+        if as_of > datetime.now(UTC):
+            notice(
+                f"--as-of is in the future ({format_instant(as_of)}): what comes until then for "
+                "a period that is made final now will be on no invoice"
+            )
         finalizing = Finalizing(actor, accept_open, issue_date)
         invoices = each_final(
             catalog,

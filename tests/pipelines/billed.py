@@ -11,12 +11,27 @@ from meters.timestamps import parse_timestamp
 from runners import bills, finalize
 from runners.invoices import run_void
 from runners.journals import JournalUrl, open_journal
+from tests.acceptance import samples
 from tests.pipelines.runs import Tenant
 from transforms import explanations
 
 Row = dict[str, Any]
 _SMALL = Fraction(1, 10**20)
 """Thirds are cut after 30 digits."""
+
+
+def seats_of(customer: str, **meter: Any) -> Catalog:
+    """A customer that pays 1 for each seat of a month, from February 2026 on."""
+    seats = {"id": "seats", "event_name": "seat", "aggregation": "sum", "property": "v", **meter}
+    made = samples.catalog(
+        {customer: "UTC"},
+        subscriptions=(samples.subscription("s", customer, "p", "2026-02-01T00:00:00Z"),),
+        plans=(samples.plan("p", samples.unit("seats", "seats")),),
+        meters=(seats,),
+    )
+    return Catalog.model_validate(
+        {**made, "issuers": [{"id": "eu", "number_format": "{year}-{number}"}]}
+    )
 
 
 class Bills:

@@ -9,40 +9,10 @@ import pytest
 
 from meters.catalog import Catalog
 from tests.acceptance.samples import event
-from tests.pipelines.billed import Bills
+from tests.pipelines.billed import Bills, seats_of
 from tests.pipelines.runs import Tenant
 
-WORLD = Catalog.model_validate(
-    {
-        "meters": [
-            {
-                "id": "seats",
-                "event_name": "seat",
-                "aggregation": "sum",
-                "property": "v",
-                "recurring": True,
-            }
-        ],
-        "customers": [{"id": "acme"}],
-        "plans": [
-            {
-                "id": "p",
-                "currency": "EUR",
-                "charges": [
-                    {
-                        "id": "seats",
-                        "meter": "seats",
-                        "price": {"model": "unit", "unit_amount": "1"},
-                    }
-                ],
-            }
-        ],
-        "subscriptions": [
-            {"id": "s", "customer": "acme", "plan": "p", "start": "2026-02-01T00:00:00Z"}
-        ],
-        "issuers": [{"id": "eu", "number_format": "{year}-{number}"}],
-    }
-)
+WORLD = seats_of("acme", recurring=True)
 DUE = "2026-03-01T00:00:00Z"
 
 

@@ -13,7 +13,7 @@ from meters.timestamps import parse_timestamp
 from runners import finalize
 from runners.journals import JournalUrl
 from tests.acceptance.samples import event
-from tests.pipelines.billed import Bills
+from tests.pipelines.billed import Bills, seats_of
 from tests.pipelines.runs import Tenant
 
 Row = dict[str, Any]
@@ -79,29 +79,7 @@ def test_customers_that_were_rated_again_stand_where_they_belong(
     ]
 
 
-SEATS = Catalog.model_validate(
-    {
-        "meters": [{"id": "seats", "event_name": "seat", "aggregation": "sum", "property": "v"}],
-        "customers": [{"id": "a"}],
-        "plans": [
-            {
-                "id": "p",
-                "currency": "EUR",
-                "charges": [
-                    {
-                        "id": "seats",
-                        "meter": "seats",
-                        "price": {"model": "unit", "unit_amount": "1"},
-                    }
-                ],
-            }
-        ],
-        "subscriptions": [
-            {"id": "s", "customer": "a", "plan": "p", "start": "2026-02-01T00:00:00Z"}
-        ],
-        "issuers": [{"id": "eu", "number_format": "{year}-{number}"}],
-    }
-)
+SEATS = seats_of("a")
 DUE = "2026-03-01T00:00:00Z"
 
 
